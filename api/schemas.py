@@ -1,0 +1,216 @@
+"""The shapes of every HTTP answer. Requests are strict; answers say exactly this much."""
+
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.observations import Figures
+from service.spec import JobSpec, Name, Strict
+from service.status import Reason, Status, Wish
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+
+T = TypeVar("T")
+
+
+class Page(Answer, Generic[T]):
+    """A page of a list; ask for the next one with `after=<next>`."""
+
+    data: list[T]
+    has_more: bool
+    next: str | None
+
+
+class AttemptView(Answer):
+    """One try at running the job on the cluster."""
+
+    id: str
+    number: int
+    submission_id: str = Field(description="Ray's id of this attempt.")
+    created_at: datetime
+    ended_at: datetime | None
+    last_report_at: datetime | None
+    reason: Reason | None = Field(description="Why it ended; null while it runs.")
+    detail: str | None
+
+
+class JobView(Answer):
+    object: Literal["job"] = "job"
+    id: str
+    name: str | None
+    status: Status
+    reason: Reason
+    detail: str = Field(description="One sentence: why it is so and what to do.")
+    wish: Wish
+    teacher: str
+    methods: list[str] = Field(description="The method of each stage.")
+    spec: JobSpec
+    step: int = Field(description="Optimizer steps done.")
+    total_steps: int
+    progress: float = Field(ge=0, le=1)
+    eta_seconds: float | None = Field(description="Estimated seconds until the job is over; null when unknown.")
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    attempts: list[AttemptView] = Field(default_factory=list, description="Empty in lists; in order in a single job.")
+    students: list[str] = Field(default_factory=list, description="Ids of the students it left.")
+
+
+class Problem(Answer):
+    """RFC 9457."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: list[dict[str, str]] = Field(default_factory=list, description="[{pointer, detail}]")
+
+
+class Validation(Answer):
+    """The answer of `POST /v1/jobs:validate` for a spec that would be accepted."""
+
+    valid: Literal[True] = True
+    spec: JobSpec = Field(description="With every default written out.")
+    total_steps: int
+    students: list[list[int]] = Field(description="The students it would leave: for each the steps it is made for.")
+    estimated_memory_bytes: int = Field(
+        description="Peak per worker: weights, gradients, optimizer state, EMAs, activations."
+    )
+
+
+class EventView(Answer):
+    seq: int
+    at: datetime
+    type: Literal["status", "attempt", "wish", "student"]
+    status: Status | None
+    reason: Reason | None
+    message: str
+    data: dict[str, Any]
+
+
+class MetricView(Answer):
+    step: int
+    stage: int
+    at: datetime
+    values: dict[str, float]
+
+
+class LogView(Answer):
+    seq: int
+    at: datetime
+    level: str
+    rank: int
+    attempt: int
+    message: str
+
+
+class SampleView(Answer):
+    id: str
+    step: int
+    stage: int
+    role: Literal["student", "teacher"]
+    sampling_steps: int
+    at: datetime
+    url: str = Field(description="Path of the PNG on this API.")
+
+
+class CheckpointView(Answer):
+    step: int
+    at: datetime
+    attempt: int
+    path: str
+    bytes: int
+
+
+class MethodView(Answer):
+    kind: str
+    title: str
+    family: Literal["fidelity", "trajectory", "adversarial"]
+    paper: str
+    data_need: Literal["none", "images"]
+    summary: str
+    json_schema: dict[str, Any] = Field(description="JSON Schema of the settings, defaults included.")
+
+
+class TeacherCreate(Strict):
+    name: Name
+    source: str = Field(min_length=1, max_length=500, description="A diffusers folder: its path inside the store.")
+
+
+class TeacherView(Answer):
+    object: Literal["teacher"] = "teacher"
+    id: str
+    name: str
+    source: str
+    pipeline: str = Field(description="The pipeline class of model_index.json.")
+    scheduler: str
+    prediction_type: str
+    image_size: list[int] = Field(description="[channels, height, width]")
+    num_classes: int | None
+    parameters: int
+    sha256: str
+    created_at: datetime
+
+
+class StudentView(Answer):
+    object: Literal["student"] = "student"
+    id: str
+    job_id: str
+    name: str
+    teacher: str
+    method: str
+    steps: list[int]
+    image_size: list[int]
+    num_classes: int | None
+    parameters: int
+    bytes: int
+    sha256: str
+    training_seconds: float
+    figures: dict[int, Figures]
+    teacher_figures: dict[int, Figures]
+    grid_url: str
+    archive_url: str
+    created_at: datetime
+
+
+class EndpointCreate(Strict):
+    name: Name = Field(description="The `model` of an images request.")
+    student: str = Field(description="Id or name of a student.")
+    with_teacher: bool = Field(True, description="Serve the teacher too, as model `<name>:teacher`, for comparison.")
+
+
+class EndpointView(Answer):
+    object: Literal["endpoint"] = "endpoint"
+    id: str
+    name: str
+    student: str
+    student_id: str
+    with_teacher: bool
+    status: Literal["deploying", "ready", "failed", "deleting"]
+    detail: str
+    url: str = Field(description="Base URL for an OpenAI client.")
+    steps: list[int]
+    num_classes: int | None
+    image_size: list[int]
+    created_at: datetime
+
+
+class Version(Answer):
+    version: str
+    schema_revision: str = Field(description="Alembic revision of the database.")
+
+
+class Health(Answer):
+    status: Literal["ok"]
+
+
+class Readiness(Answer):
+    status: Literal["ready", "not_ready"]
+    checks: dict[str, str]

@@ -1,0 +1,72 @@
+"""Every error that a user can meet, as a tree; each has a stable code and an HTTP status.
+
+FewstepError
+├── InvalidRequest 422   the body or a query parameter is wrong; `pointers` name the fields
+├── Unauthorized 401     no key, or a wrong one
+├── NotFound 404
+├── Conflict 409         the state does not allow it
+│   └── AttemptFenced 409    a report from an attempt that is no longer the job's current one
+├── IdempotencyMismatch 422
+├── TooLarge 413
+├── NotReady 503         something behind the API cannot be reached; try again
+└── TeacherInvalid 422   the teacher's folder cannot be used
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """One wrong field: a JSON pointer into the request, and what to do about it."""
+
+    pointer: str
+    detail: str
+
+
+class FewstepError(Exception):
+    """Base of all errors that are answered with problem+json."""
+
+    status = 500
+    code = "internal_error"
+    title = "Internal error"
+
+    def __init__(self, detail: str, pointers: list[Pointer] | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.pointers = pointers or []
+
+
+class InvalidRequest(FewstepError):
+    status, code, title = 422, "invalid_request", "The request is not valid"
+
+
+class Unauthorized(FewstepError):
+    status, code, title = 401, "unauthorized", "A valid API key is needed"
+
+
+class NotFound(FewstepError):
+    status, code, title = 404, "not_found", "Not found"
+
+
+class Conflict(FewstepError):
+    status, code, title = 409, "conflict", "The current state does not allow this"
+
+
+class AttemptFenced(Conflict):
+    code, title = "attempt_fenced", "This attempt is no longer the job's current one"
+
+
+class IdempotencyMismatch(FewstepError):
+    status, code, title = 422, "idempotency_key_reused", "The Idempotency-Key was used with another body"
+
+
+class TooLarge(FewstepError):
+    status, code, title = 413, "body_too_large", "The request body is too large"
+
+
+class NotReady(FewstepError):
+    status, code, title = 503, "not_ready", "Not ready"
+
+
+class TeacherInvalid(FewstepError):
+    status, code, title = 422, "teacher_invalid", "The teacher cannot be used"

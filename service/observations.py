@@ -1,0 +1,159 @@
+"""What a running job tells the control plane, and what it is told back.
+
+The job's side posts `Report`s to `/v1/attempts/{attempt_id}/reports` with the attempt's token. Observations are
+numbered from 1 within their attempt; a repeated number is acknowledged and ignored, so a report may be sent any number
+of times.
+Files (previews, students, checkpoints) are written to the artifact store first; an observation names them by their path
+inside the store.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.spec import JobSpec
+from service.status import Reason, Wish
+
+
+class Wire(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Observation(Wire):
+    seq: int = Field(ge=1, description="Number within the attempt, without gaps.")
+    at: float = Field(description="Unix seconds on the job's clock.")
+
+
+StorePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/-]*$", max_length=512)]
+
+
+class Phase(Observation):
+    """The job entered a part of its life. `training` comes with the first step, `evaluating` after the last."""
+
+    type: Literal["phase"] = "phase"
+    phase: Literal["starting", "training", "evaluating", "exporting"]
+
+
+class Metrics(Observation):
+    """Figures of one optimizer step; `step` counts over all stages from 1. A step is stored once."""
+
+    type: Literal["metrics"] = "metrics"
+    step: int = Field(ge=1)
+    stage: int = Field(ge=0)
+    values: dict[str, float] = Field(
+        description="loss, grad_norm, learning_rate, images_per_second and the method's own."
+    )
+
+
+class LogLine(Observation):
+    type: Literal["log"] = "log"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    message: str = Field(max_length=4000)
+    rank: int = 0
+
+
+class Sample(Observation):
+    """A preview grid: one column per class or seed, the same seeds every time. `role` teacher comes once, at step 0."""
+
+    type: Literal["sample"] = "sample"
+    step: int = Field(ge=0)
+    stage: int = Field(ge=0)
+    role: Literal["student", "teacher"]
+    sampling_steps: int = Field(ge=1)
+    path: StorePath
+
+
+class CheckpointSaved(Observation):
+    type: Literal["checkpoint"] = "checkpoint"
+    step: int = Field(ge=0)
+    path: StorePath
+    bytes: int = Field(ge=0)
+
+
+class Figures(Wire):
+    """Quality of one set of samples, against held-out data. Distances: lower is better."""
+
+    frechet: float
+    kernel: float
+    accuracy: float | None = Field(description="None for a teacher without classes.")
+    precision: float
+    recall: float
+    diversity: float
+    nearest_neighbour_ratio: float
+    ms_per_image: float
+
+
+class StudentExported(Observation):
+    """A student folder lies in the store, was loaded back and gave the same images."""
+
+    type: Literal["student"] = "student"
+    label: str = Field(max_length=80, description="Unique within the job: method and own step count, 'progressive-4'.")
+    method: str
+    stage: int = Field(ge=0)
+    steps: list[int] = Field(min_length=1, description="Sampling steps it is made for, its own first.")
+    path: StorePath
+    grid: StorePath = Field(description="PNG: the teacher's row above the student's rows, same seeds.")
+    bytes: int
+    sha256: str
+    parameters: int
+    training_seconds: float
+    image_size: list[int] = Field(description="[channels, height, width]")
+    num_classes: int | None
+    figures: dict[int, Figures] = Field(description="By sampling steps.")
+    teacher_figures: dict[int, Figures] = Field(description="By sampling steps; the reference row included.")
+
+
+class Stopped(Observation):
+    """The job saved a checkpoint and stopped because it was asked to."""
+
+    type: Literal["stopped"] = "stopped"
+    wish: Wish
+    step: int
+
+
+class Failure(Observation):
+    """The job's own code failed: the attempt is over and is charged to `max_failures`."""
+
+    type: Literal["failure"] = "failure"
+    reason: Reason
+    message: str = Field(max_length=4000)
+
+
+class Done(Observation):
+    """Everything that the spec asked for is in the store and reported."""
+
+    type: Literal["done"] = "done"
+
+
+AnyObservation = Annotated[
+    Phase | Metrics | LogLine | Sample | CheckpointSaved | StudentExported | Stopped | Failure | Done,
+    Field(discriminator="type"),
+]
+
+
+class Report(Wire):
+    """An empty report is a heartbeat."""
+
+    observations: list[AnyObservation] = Field(default_factory=list, max_length=2000)
+
+
+class ReportAnswer(Wire):
+    acknowledged: int = Field(description="Highest number stored; the job drops its copies up to it.")
+    wish: Wish
+
+
+class AttemptOrder(Wire):
+    """What `GET /v1/attempts/{id}` tells the driver: all it needs to run the attempt."""
+
+    attempt_id: str
+    job_id: str
+    number: int = Field(ge=1)
+    spec: JobSpec
+    teacher: str = Field(description="Display name.")
+    teacher_source: str = Field(description="'builtin:digits', or a folder's path inside the store.")
+    store: str = Field(description="fsspec URL of the artifact store's root.")
+    folder: StorePath = Field(description="The job's own folder inside the store.")
+    acknowledged: int = Field(
+        ge=0, description="Highest observation number stored so far; the next one is this plus 1."
+    )
+    wish: Wish

@@ -1,0 +1,87 @@
+"""The job spec: everything that a user decides, strict, with defaults that were tested."""
+
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from service.methods import Method
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+
+
+class Strict(BaseModel):
+    """Refuses what it does not know, NaN and infinity; never changes after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Stage(Strict):
+    """One method applied to the student of the stage before it (the first stage starts from the teacher)."""
+
+    method: Method
+
+
+class Resources(Strict):
+    """What the job asks of the cluster."""
+
+    workers: int = Field(1, ge=1, le=1024, description="Ray Train workers; the batch is split between them.")
+    cpus_per_worker: float = Field(1, gt=0, le=256, description="Ray CPUs of each worker.")
+    gpus_per_worker: float = Field(0, ge=0, le=16, description="Ray GPUs of each worker; 0 trains on CPU.")
+
+
+class Evaluation(Strict):
+    """How the student is judged beside its teacher."""
+
+    samples: int = Field(
+        1000, ge=100, le=100_000, description="Generated images per row, the same number of each class."
+    )
+    teacher_steps: int = Field(50, ge=1, le=1000, description="Steps of the teacher's reference row.")
+
+
+class JobSpec(Strict):
+    """A distillation job. The smallest form: `{"teacher": "digits", "method": {"kind": "progressive"}}`."""
+
+    name: Name | None = Field(None, description="A name to find the job and its students by.")
+    teacher: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(
+        description="Name or id of a registered teacher."
+    )
+    method: Method | None = Field(None, description="The method of a job with a single stage.")
+    stages: list[Stage] | None = Field(
+        None,
+        min_length=1,
+        max_length=8,
+        description="A chain: each stage starts from the student of the last.",
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seeds data order, noise and initialisation.")
+    resources: Resources = Resources()
+    checkpoint_every: int = Field(100, ge=1, le=1_000_000, description="Optimizer steps between checkpoints.")
+    preview_every: int = Field(50, ge=1, le=1_000_000, description="Optimizer steps between sample grids.")
+    evaluation: Evaluation = Evaluation()
+    max_failures: int = Field(0, ge=0, le=100, description="Retries after errors of the training code itself.")
+
+    @model_validator(mode="after")
+    def one_way_to_say_it(self) -> Self:
+        if (self.method is None) == (self.stages is None):
+            raise ValueError("give either method or stages, not both and not neither")
+        for i, stage in enumerate(self.chain()):
+            if stage.method.batch_size % self.resources.workers:
+                raise ValueError(
+                    f"batch_size ({stage.method.batch_size}) of stage {i} must be a multiple of "
+                    f"resources.workers ({self.resources.workers}), since each worker takes an equal share"
+                )
+        return self
+
+    def chain(self) -> list[Stage]:
+        """The stages in order; a spec with a single `method` is one stage."""
+        if self.stages is not None:
+            return self.stages
+        assert self.method is not None
+        return [Stage(method=self.method)]
+
+    def total_steps(self) -> int:
+        """Optimizer steps over all stages."""
+        return sum(stage.method.total_steps() for stage in self.chain())
+
+    def resolved(self) -> "JobSpec":
+        """The same job with its stages written out and every default in place."""
+        return self.model_copy(update={"method": None, "stages": self.chain()})
