@@ -1,0 +1,58 @@
+# Everything runs from a fresh clone with Python 3.11+ and make; each target sets up what it needs, once.
+
+PYTHON ?= python3
+BIN := .venv/bin
+DASHBOARD := api/dashboard
+DASHBOARD_SOURCES := $(shell find $(DASHBOARD) -type f -not -path '*/node_modules/*' -not -path '*/dist/*')
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup demo up test lint bench teacher clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+setup: .make/python .make/dashboard  ## Virtual environment, packages and dashboard
+
+demo: setup  ## Distil the digits teacher with every method and serve a student (minutes)
+	@$(BIN)/python -m api.demo
+
+up: setup  ## Start the platform and keep it running until Ctrl-C
+	@$(BIN)/fewstep up
+
+test: setup .make/chromium lint  ## All tests, with real parts
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+lint: .make/python  ## ruff, mypy and the import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup  ## Ratios against the bare loop, ray job submit and the in-process pipeline
+	@for bench in tests/bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+
+teacher: .make/python  ## Train the shipped digits teacher and its evaluator again
+	@$(BIN)/python -m workers.pretrain
+
+clean:  ## Forget the set-up (the platform's data under .fewstep stays)
+	rm -rf .venv .make $(DASHBOARD)/node_modules $(DASHBOARD)/dist
+
+.make/python: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Fewstep needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=/path/to/python3.11")'
+	@echo "Setting up .venv with the packages of constraints.txt (minutes, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' 2>&1 | { grep -v -e '^WARNING: Location' || true; }
+	@$(BIN)/python -c 'import diffusers, fastapi, ray, torch'
+	@mkdir -p .make && touch $@
+
+.make/dashboard: .make/python $(DASHBOARD_SOURCES)
+	@echo "Building the dashboard"
+	@cd $(DASHBOARD) && $(CURDIR)/$(BIN)/npm ci --no-audit --no-fund --loglevel=error && $(CURDIR)/$(BIN)/npm run --silent build
+	@mkdir -p .make && touch $@
+
+.make/chromium:
+	@command -v chromium >/dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing Chromium from the system's packages" && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; \
+	else echo "The browser tests need Chromium: install your system's package 'chromium', then run make test again" && exit 1; fi
+	@mkdir -p .make && touch $@
