@@ -8,7 +8,17 @@ from typing import Any, Self
 
 import httpx
 
-from api.schemas import EndpointView, EventView, JobView, LogView, MethodView, MetricView, SampleView, StudentView
+from api.schemas import (
+    EndpointView,
+    EventView,
+    JobView,
+    LogView,
+    MethodView,
+    MetricView,
+    SampleView,
+    StudentView,
+    TeacherView,
+)
 from service.images import ImagesAnswer
 from service.settings import Settings
 from service.status import TERMINAL, Status
@@ -135,6 +145,14 @@ class Client:
 
     def methods(self) -> list[MethodView]:
         return [MethodView.model_validate(method) for method in self.call("GET", "/v1/methods").json()["data"]]
+
+    def teachers(self) -> Iterator[TeacherView]:
+        return (TeacherView.model_validate(teacher) for teacher in self.pages("/v1/teachers"))
+
+    def register_teacher(self, name: str, source: str) -> TeacherView:
+        """`source` is a diffusers folder's path inside the artifact store."""
+        body = {"name": name, "source": source}
+        return TeacherView.model_validate(self.call("POST", "/v1/teachers", json=body).json())
 
     def students(self, job_id: str | None = None) -> Iterator[StudentView]:
         return (StudentView.model_validate(student) for student in self.pages("/v1/students", job=job_id))

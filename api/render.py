@@ -1,0 +1,140 @@
+"""How the command line draws things: tables, a job's progress, figures."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from api.schemas import EndpointView, JobView, MethodView, StudentView, TeacherView
+from service.observations import Figures
+
+console = Console()
+COLOURS = {"succeeded": "green", "ready": "green", "failed": "red", "cancelled": "yellow", "paused": "yellow"}
+
+
+def coloured(status: str) -> str:
+    return f"[{COLOURS.get(status, 'cyan')}]{status}[/]"
+
+
+def age(when: datetime) -> str:
+    """Time since `when` in the largest unit that is at least 1."""
+    seconds = (datetime.now(UTC) - when).total_seconds()
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{max(seconds, 0):.0f}s"
+
+
+def table(*columns: str) -> Table:
+    return Table(*columns, box=None, header_style="bold", pad_edge=False)
+
+
+def jobs_table(jobs: Iterable[JobView]) -> Table:
+    out = table("ID", "NAME", "STATUS", "PROGRESS", "TEACHER", "METHOD", "AGE")
+    for job in jobs:
+        out.add_row(
+            job.id,
+            job.name or "",
+            coloured(job.status),
+            f"{job.progress:.0%}",
+            job.teacher,
+            " → ".join(job.methods),
+            age(job.created_at),
+        )
+    return out
+
+
+def job_sheet(job: JobView) -> Table:
+    """One job, a line per fact."""
+    out = table("", "")
+    out.show_header = False
+    eta = "" if job.eta_seconds is None else f", about {job.eta_seconds:.0f} s to go"
+    rows = {
+        "id": job.id,
+        "name": job.name or "–",
+        "status": f"{coloured(job.status)}  {job.detail}",
+        "progress": f"{job.step} of {job.total_steps} steps{eta}",
+        "teacher": job.teacher,
+        "method": " → ".join(job.methods),
+        "attempts": ", ".join(f"{a.number}: {a.reason or 'running'}" for a in job.attempts) or "none yet",
+        "students": ", ".join(job.students) or "none yet",
+    }
+    for name, value in rows.items():
+        out.add_row(f"[bold]{name}[/]", value)
+    return out
+
+
+def students_table(students: Iterable[StudentView]) -> Table:
+    out = table("ID", "NAME", "METHOD", "STEPS", "FRÉCHET", "TEACHER", "ACCURACY", "MS/IMAGE", "AGE")
+    for student in students:
+        own = student.figures[student.steps[0]]
+        reference = student.teacher_figures[max(student.teacher_figures)]
+        out.add_row(
+            student.id,
+            student.name,
+            student.method,
+            ",".join(map(str, student.steps)),
+            f"{own.frechet:.2f}",
+            f"{reference.frechet:.2f}",
+            accuracy(own),
+            f"{own.ms_per_image:.2f}",
+            age(student.created_at),
+        )
+    return out
+
+
+def accuracy(figures: Figures) -> str:
+    return "–" if figures.accuracy is None else f"{figures.accuracy:.3f}"
+
+
+def figures_table(student: StudentView) -> Table:
+    """A student's figures above its teacher's."""
+    out = table("", "STEPS", "FRÉCHET", "KERNEL", "ACCURACY", "PRECISION", "RECALL", "DIVERSITY", "MS/IMAGE")
+    for who, rows in (("student", student.figures), ("teacher", student.teacher_figures)):
+        for steps, f in sorted(rows.items()):
+            numbers = (f.frechet, f.kernel, f.accuracy, f.precision, f.recall, f.diversity, f.ms_per_image)
+            out.add_row(who, str(steps), *("–" if n is None else f"{n:.3f}" for n in numbers))
+    return out
+
+
+def endpoints_table(endpoints: Iterable[EndpointView]) -> Table:
+    out = table("NAME", "STATUS", "STUDENT", "STEPS", "URL", "AGE")
+    for e in endpoints:
+        steps = ",".join(map(str, e.steps))
+        out.add_row(e.name, coloured(e.status), e.student, steps, e.url, age(e.created_at))
+    return out
+
+
+def methods_table(methods: Iterable[MethodView]) -> Table:
+    out = table("KIND", "FAMILY", "PAPER", "DATA", "WHAT IT DOES")
+    for method in methods:
+        out.add_row(method.kind, method.family, method.paper, method.data_need, method.summary)
+    return out
+
+
+def teachers_table(teachers: Iterable[TeacherView]) -> Table:
+    out = table("ID", "NAME", "IMAGE", "CLASSES", "PREDICTS", "PARAMETERS", "SOURCE")
+    for t in teachers:
+        size, classes = "×".join(map(str, t.image_size)), "–" if t.num_classes is None else str(t.num_classes)
+        out.add_row(t.id, t.name, size, classes, t.prediction_type, f"{t.parameters:,}", t.source)
+    return out
+
+
+def job_progress() -> Progress:
+    """Progress bars of one or many jobs; `show` moves them."""
+    return Progress(
+        TextColumn("{task.description:<24}"),
+        BarColumn(bar_width=32),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[status]:<10}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[eta]}"),
+        console=console,
+    )
+
+
+def show(progress: Progress, task: TaskID, job: JobView) -> None:
+    eta = "" if job.eta_seconds is None else f"about {job.eta_seconds:.0f} s to go"
+    progress.update(task, completed=job.step, total=job.total_steps, status=job.status, eta=eta)
