@@ -1,0 +1,74 @@
+"""Quality figures as pure functions: features or images in, one number out, in float64.
+
+Features are [N, D]; the distances compare generated images with held-out ones, never with those trained on.
+"""
+
+import torch
+
+NEIGHBOURS = 3
+
+
+def frechet_distance(features_A: torch.Tensor, features_B: torch.Tensor) -> float:
+    """Fréchet distance of the Gaussians fitted to two sets, ‖μ−ν‖² + tr(Σ + Ω − 2(ΣΩ)^½) (arXiv:1706.08500, eq. 6)."""
+    A, B = features_A.double(), features_B.double()
+    cov_A, cov_B = torch.cov(A.T, correction=1), torch.cov(B.T, correction=1)
+    root_A = matrix_root(cov_A)
+    cross = torch.linalg.eigvalsh(root_A @ cov_B @ root_A).clamp_min(0).sqrt().sum()
+    return ((A.mean(0) - B.mean(0)).square().sum() + cov_A.trace() + cov_B.trace() - 2 * cross).item()
+
+
+def matrix_root(matrix: torch.Tensor) -> torch.Tensor:
+    """Symmetric square root of a positive semi-definite [D, D] matrix."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+
+
+def kernel_distance(features_A: torch.Tensor, features_B: torch.Tensor) -> float:
+    """Unbiased squared MMD with the kernel (x·y/D + 1)³ over all pairs (arXiv:1801.01401, eq. 4); may be below zero."""
+    A, B = features_A.double(), features_B.double()
+    m, n = len(A), len(B)
+
+    def kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (x @ y.T / x.shape[1] + 1) ** 3
+
+    aa, bb, ab = kernel(A, A), kernel(B, B), kernel(A, B)
+    within_A = (aa.sum() - aa.trace()) / (m * (m - 1))
+    within_B = (bb.sum() - bb.trace()) / (n * (n - 1))
+    return (within_A + within_B - 2 * ab.mean()).item()
+
+
+def coverage(covering: torch.Tensor, covered: torch.Tensor, k: int = NEIGHBOURS) -> float:
+    """Share of `covered` that lies within the k-th neighbour distance of some point of `covering` (arXiv:1904.06991).
+
+    Precision is `coverage(real, generated)`, recall is `coverage(generated, real)`.
+    """
+    covering, covered = covering.double(), covered.double()
+    radius = torch.cdist(covering, covering).kthvalue(k + 1, dim=1).values  # the first neighbour is the point itself
+    return (torch.cdist(covered, covering) <= radius).any(dim=1).double().mean().item()
+
+
+def diversity(images: torch.Tensor, labels: torch.Tensor, real: torch.Tensor, real_labels: torch.Tensor) -> float:
+    """Mean pixel distance between images of one class, divided by the real images' own; 1 is as varied as real."""
+    return spread(images, labels) / spread(real, real_labels)
+
+
+def spread(images: torch.Tensor, labels: torch.Tensor) -> float:
+    """Mean distance of two different images of one class, averaged over the classes that have at least two images."""
+    distances = [
+        torch.pdist(images[labels == label].flatten(1).double()).mean()
+        for label in labels.unique()
+        if (labels == label).sum() > 1
+    ]
+    return torch.stack(distances).mean().item()
+
+
+def nearest_neighbour_ratio(images: torch.Tensor, held_out: torch.Tensor, trained_on: torch.Tensor) -> float:
+    """Mean pixel distance to the nearest training image, divided by that of held-out images.
+
+    0 is a copy of the training set, about 1 is as new as real images are, far above 1 is nothing like them.
+    """
+    return nearest(images, trained_on) / nearest(held_out, trained_on)
+
+
+def nearest(images: torch.Tensor, others: torch.Tensor) -> float:
+    return torch.cdist(images.flatten(1).double(), others.flatten(1).double()).min(dim=1).values.mean().item()
