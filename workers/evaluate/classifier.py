@@ -41,7 +41,8 @@ class DigitClassifier(nn.Module):
     def scale_features(self, factor: float) -> None:
         """Multiply the features by `factor` > 0 and leave the logits as they are (a ReLU lets factors through)."""
         into, out = self.trunk[-1], self.head[-1]
-        assert isinstance(into, nn.Linear) and isinstance(out, nn.Linear)
+        assert isinstance(into, nn.Linear)
+        assert isinstance(out, nn.Linear)
         into.weight *= factor
         into.bias *= factor
         out.weight /= factor

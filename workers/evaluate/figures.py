@@ -23,18 +23,36 @@ def matrix_root(matrix: torch.Tensor) -> torch.Tensor:
     return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
 
 
-def kernel_distance(features_A: torch.Tensor, features_B: torch.Tensor) -> float:
-    """Unbiased squared MMD with the kernel (x·y/D + 1)³ over all pairs (arXiv:1801.01401, eq. 4); may be below zero."""
+def kernel_distance(
+    features_A: torch.Tensor, labels_A: torch.Tensor, features_B: torch.Tensor, labels_B: torch.Tensor
+) -> float:
+    """Unbiased squared MMD with the kernel (x·y/D + 1)³ over all pairs (arXiv:1801.01401, eq. 4).
+
+    Both sets are balanced by class, so pairs of one class are drawn too seldom among different images; they are
+    weighted back to their share. Without that, equal sets come out below zero. Noise around zero may still do so.
+    """
     A, B = features_A.double(), features_B.double()
-    m, n = len(A), len(B)
+    within = mean_within(kernel(A, A), labels_A) + mean_within(kernel(B, B), labels_B)
+    return (within - 2 * kernel(A, B).mean()).item()
 
-    def kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return (x @ y.T / x.shape[1] + 1) ** 3
 
-    aa, bb, ab = kernel(A, A), kernel(B, B), kernel(A, B)
-    within_A = (aa.sum() - aa.trace()) / (m * (m - 1))
-    within_B = (bb.sum() - bb.trace()) / (n * (n - 1))
-    return (within_A + within_B - 2 * ab.mean()).item()
+def kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The cubic kernel's [N, M] matrix of [N, D] and [M, D]."""
+    return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+def mean_within(kernel_NN: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Expected kernel of two independent draws of a set stratified by class: never an image with itself."""
+    one_hot = torch.nn.functional.one_hot(labels.unique(return_inverse=True)[1]).to(kernel_NN)
+    counts = one_hot.sum(0)
+    if counts.min() < 2:  # a class of one image has no pairs of its own: the plain estimator
+        return (kernel_NN.sum() - kernel_NN.trace()) / (len(kernel_NN) * (len(kernel_NN) - 1))
+    sums = one_hot.T @ kernel_NN @ one_hot
+    pairs = torch.outer(counts, counts)
+    diagonal = kernel_NN.diagonal() @ one_hot
+    own = (sums.diagonal() - diagonal) / (counts * (counts - 1))
+    means = (sums / pairs).diagonal_scatter(own)
+    return (pairs * means).sum() / pairs.sum()
 
 
 def coverage(covering: torch.Tensor, covered: torch.Tensor, k: int = NEIGHBOURS) -> float:
