@@ -1,0 +1,35 @@
+"""Classifier-free guidance as a denoiser around a denoiser, so that every method distils guided teachers."""
+
+import torch
+from torch import Tensor
+
+from workers.models.denoiser import Denoiser
+
+
+class Guided(Denoiser):
+    """u + g (c - u) with c at the label and u at the null label, both in one forward pass (arXiv:2207.12598).
+
+    g = 1 is off. LCM's w is g - 1.
+    """
+
+    def __init__(self, inner: Denoiser, guidance_scale: float) -> None:
+        super().__init__()
+        if inner.null_label is None:
+            raise ValueError(
+                f"guidance_scale is {guidance_scale}, but this teacher has no null class to guide away from: use 1"
+            )
+        self.inner, self.guidance_scale = inner, guidance_scale
+        self.path, self.prediction, self.shape = inner.path, inner.prediction, inner.shape
+        self.num_classes, self.null_label = inner.num_classes, inner.null_label
+
+    def raw(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        assert labels is not None
+        null = torch.full_like(labels, self.null_label or 0)
+        both = self.inner.raw(torch.cat([x, x]), torch.cat([t, t]), torch.cat([labels, null]))
+        c, u = both.chunk(2)
+        return u + self.guidance_scale * (c - u)
+
+
+def guided(denoiser: Denoiser, guidance_scale: float) -> Denoiser:
+    """`denoiser` itself where guidance is off."""
+    return denoiser if guidance_scale == 1 else Guided(denoiser, guidance_scale)

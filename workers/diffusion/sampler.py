@@ -1,0 +1,135 @@
+"""How a student is run: few steps, a seed per image, and the diffusers scheduler that does the same.
+
+Two kinds:
+- `ddim`: deterministic steps on evenly spaced times; `DDIMScheduler` with trailing spacing.
+- `renoise`: predict the clean image, add fresh noise, repeat (arXiv:2303.01469, algorithm 1); `LCMScheduler`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from workers.diffusion.paths import expand
+from workers.diffusion.solver import jump
+from workers.models.denoiser import Denoiser
+
+LCM_GRID = 50
+"""Times that LCMScheduler picks from; 1000 timesteps in 50 parts start at the very last one."""
+LCM_TIMESTEP_SCALING = 10.0
+LCM_SIGMA_DATA = 0.5
+
+_NOISE_SCHEDULE = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "prediction_type",
+    "rescale_betas_zero_snr",
+)
+
+
+@dataclass(frozen=True)
+class SamplerSpec:
+    """Args:
+    kind: see above.
+    steps: the numbers of steps that the student is made for, its own first.
+    num_train_timesteps: of the teacher's scheduler: times are (timestep + 1)/num_train_timesteps.
+    """
+
+    kind: Literal["ddim", "renoise"]
+    steps: tuple[int, ...]
+    num_train_timesteps: int = 1000
+
+    def __post_init__(self) -> None:
+        longest = self.num_train_timesteps if self.kind == "ddim" else min(LCM_GRID, self.num_train_timesteps)
+        if not self.steps or not all(1 <= n <= longest for n in self.steps):
+            raise ValueError(f"a {self.kind} sampler takes 1 to {longest} steps, not {list(self.steps)}")
+
+    def timesteps(self, steps: int) -> list[int]:
+        """Falling timesteps, as the diffusers scheduler sets them for `steps` steps."""
+        if self.kind == "ddim":
+            ratio = self.num_train_timesteps / steps
+            return [round(self.num_train_timesteps - i * ratio) - 1 for i in range(steps)]
+        grid = min(LCM_GRID, self.num_train_timesteps)
+        stride = self.num_train_timesteps // grid
+        return [(grid - math.floor(i * grid / steps)) * stride - 1 for i in range(steps)]
+
+    def times(self, steps: int) -> list[tuple[float, float]]:
+        """(t, s) of each step: from time t, by a jump to s or by renoising to s; the last s is 0."""
+        starts = self.timesteps(steps)
+        if self.kind == "ddim":  # DDIMScheduler steps by N // steps, which is not always its own next timestep
+            ends = [max(start - self.num_train_timesteps // steps, -1) for start in starts]
+        else:
+            ends = [*starts[1:], -1]
+        n = self.num_train_timesteps
+        return [((start + 1) / n, (end + 1) / n) for start, end in zip(starts, ends, strict=True)]
+
+    def scheduler_config(self, teacher: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The diffusers scheduler that runs this sampler: its class name and config.
+
+        Args:
+            teacher: config of the teacher's scheduler; its noise schedule and prediction type are kept.
+        """
+        config = {key: teacher[key] for key in _NOISE_SCHEDULE if key in teacher}
+        config |= {"clip_sample": False, "thresholding": False, "set_alpha_to_one": True}
+        if self.kind == "ddim":
+            return "DDIMScheduler", config | {"timestep_spacing": "trailing", "steps_offset": 0}
+        return "LCMScheduler", config | {
+            "original_inference_steps": min(LCM_GRID, self.num_train_timesteps),
+            "timestep_scaling": LCM_TIMESTEP_SCALING,
+        }
+
+
+def boundary_scales(t: Tensor, num_train_timesteps: int = 1000) -> tuple[Tensor, Tensor]:
+    """c_skip, c_out [B] of a consistency function f = c_skip x + c_out x0, with f(x, 0) = x (arXiv:2310.04378, eq. 9).
+
+    As LCMScheduler has them: functions of the timestep, N t - 1 and never below 0.
+    """
+    scaled = (t * num_train_timesteps - 1).clamp(min=0) * LCM_TIMESTEP_SCALING
+    norm = scaled**2 + LCM_SIGMA_DATA**2
+    return LCM_SIGMA_DATA**2 / norm, scaled / norm.sqrt()
+
+
+def consistency_function(x: Tensor, x0: Tensor, t: Tensor, num_train_timesteps: int = 1000) -> Tensor:
+    """f(x, t), given the network's x0 there."""
+    c_skip, c_out = boundary_scales(t, num_train_timesteps)
+    return expand(c_skip, x) * x + expand(c_out, x) * x0
+
+
+def draw(shape: tuple[int, ...], generators: Sequence[torch.Generator], device: torch.device | None = None) -> Tensor:
+    """N(0, 1) [len(generators), *shape]: image i from generator i alone, as diffusers draws from a list of them."""
+    return torch.cat([torch.randn(1, *shape, generator=g, device=g.device) for g in generators]).to(device)
+
+
+def seeded(seeds: Sequence[int]) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+@torch.no_grad()
+def sample(
+    denoiser: Denoiser,
+    spec: SamplerSpec,
+    steps: int,
+    labels: Tensor | None,
+    generators: Sequence[torch.Generator],
+    device: torch.device | None = None,
+) -> Tensor:
+    """Images [B, C, H, W] in about [-1, 1], not clipped; image i depends on generators[i] and labels[i] alone."""
+    path = denoiser.path
+    x = draw(denoiser.shape, generators, device)
+    for now, then in spec.times(steps):
+        t = torch.full((len(x),), now, dtype=torch.float64)
+        s = torch.full((len(x),), then, dtype=torch.float64)
+        x0 = denoiser.predict(x, t, labels)
+        if spec.kind == "ddim":
+            x = jump(x, x0, t, s, path)
+            continue
+        x = consistency_function(x, x0, t, spec.num_train_timesteps)
+        if then > 0:
+            x = path.add_noise(x, draw(denoiser.shape, generators, device), s)
+    return x

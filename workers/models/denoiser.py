@@ -1,0 +1,56 @@
+"""One interface over every backbone: what a method asks a network, whatever it predicts and on whatever path."""
+
+import copy
+from abc import ABC, abstractmethod
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from workers.diffusion.convert import Prediction, convert
+from workers.diffusion.paths import Path, expand
+
+
+class Denoiser(nn.Module, ABC):
+    """A network with its native path and prediction type.
+
+    Attributes:
+        path: the path that the network was trained on.
+        prediction: what `raw` gives.
+        shape: of one image, [C, H, W] (or any other).
+        num_classes: classes that may be asked for, labels 0 .. num_classes - 1; None for an unconditional network.
+        null_label: the label that stands for "no class", None where the network knows none.
+    """
+
+    path: Path
+    prediction: Prediction
+    shape: tuple[int, ...]
+    num_classes: int | None = None
+    null_label: int | None = None
+
+    @abstractmethod
+    def raw(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        """The network's own output at x [B, ...] and times t [B] of its own path."""
+
+    def predict(
+        self, x: Tensor, t: Tensor, labels: Tensor | None, want: Prediction = "x0", path: Path | None = None
+    ) -> Tensor:
+        """The prediction `want` at x [B, ...], t [B] of `path` (by default the network's own).
+
+        On another path the network is asked at equal SNR: x/sqrt(alpha^2 + sigma^2) is the same on both.
+        """
+        if path is None or path is self.path:
+            return convert(x, t, self.raw(x, t, labels), self.prediction, want, self.path)
+        own_t = self.path.t_of_angle(path.angle(t))
+        norm = torch.hypot(path.alpha(t), path.sigma(t))
+        own_norm = torch.hypot(self.path.alpha(own_t), self.path.sigma(own_t))
+        own_x = x * expand(own_norm / norm, x)
+        x0 = convert(own_x, own_t, self.raw(own_x, own_t, labels), self.prediction, "x0", self.path)
+        return convert(x, t, x0, "x0", want, path)
+
+    def trainable_copy(self) -> Self:
+        """The same network with weights of its own that require gradients. Dropout stays off: pairs must agree."""
+        return copy.deepcopy(self).eval().requires_grad_(True)
+
+    def frozen_copy(self) -> Self:
+        return copy.deepcopy(self).eval().requires_grad_(False)

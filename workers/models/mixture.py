@@ -1,0 +1,81 @@
+"""Densities whose denoiser is known in closed form: the oracle teachers, and a small network to distil them into."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from workers.diffusion.convert import Prediction
+from workers.diffusion.paths import Path, VPCosine, expand
+from workers.models.denoiser import Denoiser
+
+
+class MixtureDenoiser(Denoiser):
+    """A mixture of isotropic Gaussians in D dimensions; E[x0 | x_t] exactly, on any path.
+
+    Args:
+        weights: [K], summing to 1. means: [K, D]. stds: [K].
+    """
+
+    def __init__(self, weights: Tensor, means: Tensor, stds: Tensor, path: Path | None = None) -> None:
+        super().__init__()
+        self.weights: Tensor
+        self.means: Tensor
+        self.stds: Tensor
+        self.register_buffer("weights", weights)
+        self.register_buffer("means", means)
+        self.register_buffer("stds", stds)
+        self.path, self.prediction, self.shape = path or VPCosine(), "x0", (means.shape[1],)
+
+    def raw(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        alpha, sigma = expand(self.path.alpha(t), x), expand(self.path.sigma(t), x)
+        variance_BK = (alpha * self.stds) ** 2 + sigma**2
+        residual_BKD = x[:, None] - alpha[:, :, None] * self.means
+        log_BK = (
+            self.weights.log()
+            - 0.5 * residual_BKD.square().sum(-1) / variance_BK
+            - 0.5 * len(self.means[0]) * variance_BK.log()
+        )
+        gain_BK = alpha * self.stds**2 / variance_BK
+        x0_BKD = self.means + gain_BK[:, :, None] * residual_BKD
+        return (torch.softmax(log_BK, dim=1)[:, :, None] * x0_BKD).sum(1)
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Exact draws [n, D]."""
+        k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        noise = torch.randn(n, self.means.shape[1], generator=generator, dtype=self.means.dtype)
+        return self.means[k] + self.stds[k, None] * noise
+
+
+def six_modes() -> MixtureDenoiser:
+    """Six modes of unequal weight and width on a ring in the plane, about unit variance."""
+    angle = torch.arange(6) * (math.pi / 3)
+    radius = torch.tensor([1.4, 1.0, 1.3, 0.9, 1.5, 1.1])
+    means = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
+    weights = torch.tensor([0.28, 0.08, 0.2, 0.12, 0.22, 0.1])
+    return MixtureDenoiser(weights, means, torch.tensor([0.12, 0.2, 0.08, 0.15, 0.1, 0.18]))
+
+
+class MlpDenoiser(Denoiser):
+    """A small network on vectors [B, D] that predicts v; x0 = alpha x - sigma v is finite at every time."""
+
+    prediction: Prediction = "v"
+
+    def __init__(self, dimension: int = 2, width: int = 128, path: Path | None = None) -> None:
+        super().__init__()
+        self.path, self.shape = path or VPCosine(), (dimension,)
+        self.frequencies: Tensor
+        self.register_buffer("frequencies", torch.pi * torch.arange(1, 9) / 2)
+        self.net = nn.Sequential(
+            nn.Linear(dimension + 16, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, dimension),
+        )
+
+    def raw(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        phase = self.path.angle(t).to(x)[:, None] * self.frequencies.to(x)
+        return self.net(torch.cat([x, phase.cos(), phase.sin()], dim=1))

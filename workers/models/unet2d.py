@@ -1,0 +1,124 @@
+"""Teachers that are diffusers' UNet2DModel: class-conditional or not, on a discrete VP path, in pixel space."""
+
+import copy
+import json
+from pathlib import Path as FilePath
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor, nn
+
+from service.errors import TeacherInvalid
+from workers.diffusion.convert import Prediction
+from workers.diffusion.paths import VPDiscrete
+from workers.models.denoiser import Denoiser
+
+PREDICTION_TYPES: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+
+
+class UNetDenoiser(Denoiser):
+    """A UNet2DModel with N class embeddings knows N - 1 classes; the last embedding stands for "no class"."""
+
+    def __init__(self, unet: UNet2DModel, path: VPDiscrete, prediction: Prediction) -> None:
+        super().__init__()
+        self.unet, self.path, self.prediction = unet, path, prediction
+        size = unet.config.sample_size
+        self.shape = (unet.config.in_channels, *((size, size) if isinstance(size, int) else size))
+        embeddings = unet.config.num_class_embeds
+        if embeddings is not None:
+            self.num_classes = self.null_label = embeddings - 1
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "UNetDenoiser":
+        return UNetDenoiser(copy.deepcopy(self.unet, memo), self.path, self.prediction)  # type: ignore[arg-type]
+
+    def _model_time(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.path.t_to_model(t).to(x.device, torch.float32, non_blocking=True)
+
+    def raw(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        return self.unet(x, self._model_time(x, t), class_labels=labels, return_dict=False)[0]
+
+    def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        """The bottleneck [B, C', H', W']: the first half of the network alone, at half its cost."""
+        unet = self.unet
+        emb = unet.time_embedding(unet.time_proj(self._model_time(x, t)))
+        if labels is not None:
+            emb = emb + unet.class_embedding(labels)
+        h = unet.conv_in(x)
+        for block in unet.down_blocks:
+            h, _ = block(hidden_states=h, temb=emb)
+        return unet.mid_block(h, emb)
+
+    @property
+    def feature_channels(self) -> int:
+        return self.unet.config.block_out_channels[-1]
+
+    def with_conditions(self, copies: int) -> "UNetDenoiser":
+        """A trainable copy that tells `copies` conditions apart, all alike at first.
+
+        It takes the label `condition * (num_classes + 1) + label`, or just `condition` if it knows no classes.
+        """
+        rows = self.unet.config.num_class_embeds or 1
+        unet = UNet2DModel.from_config(dict(self.unet.config) | {"num_class_embeds": rows * copies})
+        weights = self.unet.state_dict()
+        width = unet.class_embedding.weight.shape[1]
+        table = weights.get("class_embedding.weight", torch.zeros(1, width))
+        unet.load_state_dict(weights | {"class_embedding.weight": table.repeat(copies, 1)})
+        return UNetDenoiser(unet, self.path, self.prediction).to(table.device).trainable_copy()  # type: ignore[arg-type]
+
+
+def load_teacher(folder: FilePath) -> UNetDenoiser:
+    """The teacher in a diffusers folder: `model_index.json`, `unet/` with safetensors, `scheduler/`.
+
+    Raises:
+        TeacherInvalid: a part is missing, of another kind, or not in safetensors.
+    """
+    index = _json(folder / "model_index.json")
+    if index.get("unet") != ["diffusers", "UNet2DModel"]:
+        raise TeacherInvalid(f"the teacher's unet must be a diffusers UNet2DModel, not {index.get('unet')}")
+    config = _json(folder / "scheduler" / "scheduler_config.json")
+    prediction = PREDICTION_TYPES.get(config.get("prediction_type", "epsilon"))
+    if prediction is None:
+        raise TeacherInvalid(
+            f"prediction_type {config['prediction_type']!r} is not supported: use one of {sorted(PREDICTION_TYPES)}"
+        )
+    if not any((folder / "unet").glob("*.safetensors")):
+        raise TeacherInvalid("the folder has no unet/*.safetensors; other weight formats are not loaded")
+    try:
+        unet = UNet2DModel.from_pretrained(folder / "unet", use_safetensors=True, low_cpu_mem_usage=False)
+        path = VPDiscrete(teacher_scheduler(config).alphas_cumprod)
+    except (ValueError, OSError, RuntimeError, KeyError, NotImplementedError) as error:
+        raise TeacherInvalid(f"the teacher's folder cannot be loaded: {error}") from error
+    if prediction == "eps" and float(path.alpha(torch.ones((), dtype=torch.float64))) < 0.02:
+        raise TeacherInvalid(
+            "the teacher predicts epsilon and its last timestep is pure noise: one step from there is not defined; "
+            "use a teacher that predicts v or the sample, or a noise schedule that keeps some signal"
+        )
+    return UNetDenoiser(unet, path, prediction).frozen_copy()
+
+
+def teacher_scheduler(config: dict[str, Any]) -> diffusers.DDIMScheduler:
+    """A scheduler with the noise schedule of `config`, whatever class the config was written for."""
+    return diffusers.DDIMScheduler.from_config({k: v for k, v in config.items() if not k.startswith("_")})
+
+
+def scheduler_config(folder: FilePath) -> dict[str, Any]:
+    """The teacher's scheduler config."""
+    return _json(folder / "scheduler" / "scheduler_config.json")
+
+
+def _json(file: FilePath) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text())
+    except FileNotFoundError:
+        raise TeacherInvalid(f"the teacher's folder has no {file.parent.name}/{file.name}") from None
+    except ValueError as error:
+        raise TeacherInvalid(f"{file.name} is not JSON: {error}") from error
+
+
+def critic_head(channels: int) -> nn.Module:
+    """A discriminator on bottleneck features: one logit per place, [B, C', H', W'] -> [B, 1, H', W']."""
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 1), nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, 1, 1)
+    )
