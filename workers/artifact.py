@@ -1,0 +1,220 @@
+"""Model folders: a student written out, and students and teachers opened for sampling.
+
+A folder is what plain diffusers reads: `model_index.json`, `unet/` and `scheduler/`, weights in safetensors alone. A
+student's folder has a `manifest.json` as well, with the SHA-256 of every other file. Nothing is ever unpickled, and no
+code is taken from a folder.
+"""
+
+import hashlib
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import DDIMScheduler, LCMScheduler
+
+from workers.diffusion.sampler import SamplerSpec, draw, seeded
+from workers.models.unet2d import UNetDenoiser, load_teacher, scheduler_config
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+SCHEDULERS = {"DDIMScheduler": DDIMScheduler, "LCMScheduler": LCMScheduler}
+PICKLES = {".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth", ".joblib", ".npy", ".npz"}
+CODE = {".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".sh"}
+
+
+class FolderInvalid(ValueError):
+    """A model folder that is not loaded, and why."""
+
+
+def write_model(folder: Path, student: UNetDenoiser, sampler: SamplerSpec, teacher_scheduler: dict[str, Any]) -> None:
+    """Write the diffusers part of a student's folder: it loads as a `ConsistencyModelPipeline`.
+
+    Args:
+        teacher_scheduler: config of the teacher's scheduler, whose noise schedule the student keeps.
+    """
+    name, config = sampler.scheduler_config(teacher_scheduler)
+    student.unet.save_pretrained(folder / "unet", safe_serialization=True)
+    SCHEDULERS[name].from_config(config).save_pretrained(folder / "scheduler")
+    index = {
+        "_class_name": "ConsistencyModelPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "scheduler": ["diffusers", name],
+        "unet": ["diffusers", "UNet2DModel"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def write_manifest(folder: Path, sampler: SamplerSpec, about: dict[str, Any]) -> str:
+    """Seal the folder: list every file with its hash beside `about` (JSON-able). Returns the manifest's own SHA-256."""
+    manifest = {
+        "format": "fewstep-student",
+        "format_version": FORMAT_VERSION,
+        "sampler": {"kind": sampler.kind, "steps": list(sampler.steps)},
+        **about,
+        "files": {name: file_sha256(folder / name) for name in files_of(folder)},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    return file_sha256(folder / MANIFEST)
+
+
+class Student:
+    """A folder opened for sampling: a student with the steps it is made for, or a teacher with any.
+
+    Attributes:
+        steps: allowed numbers of sampling steps, the default first; empty means any (a teacher).
+        num_classes: classes that may be asked for; None for an unconditional model.
+        image_size: (channels, height, width).
+    """
+
+    def __init__(self, denoiser: UNetDenoiser, scheduler: Any, steps: tuple[int, ...]) -> None:
+        self.unet, self.scheduler, self.steps = denoiser.unet, scheduler, steps
+        self.num_classes, self.null_label = denoiser.num_classes, denoiser.null_label
+        self.image_size: tuple[int, ...] = denoiser.shape
+        self._one_at_a_time = threading.Lock()  # the scheduler keeps its place in the schedule
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.unet.parameters())
+
+    def to(self, device: torch.device | str) -> "Student":
+        self.unet.to(device)
+        return self
+
+    @torch.inference_mode()
+    def generate(
+        self, labels: torch.Tensor | None, seeds: Sequence[int], steps: int, guidance: float | None = None
+    ) -> torch.Tensor:
+        """Images float32 [B, C, H, W] in [-1, 1]; each depends on its own label and seed alone, not on the batch.
+
+        Args:
+            labels: int64 [B] in 0 … num_classes - 1; None for an unconditional model.
+            seeds: B numbers; the same seed gives plain diffusers the same image.
+            steps: network calls per image.
+            guidance: scale g of u + g(c - u) for a teacher; a student has its guidance built in and takes None.
+        """
+        self._check(labels, len(seeds), steps, guidance)
+        guided = guidance is not None and guidance != 1
+        with self._one_at_a_time:
+            generators, device = seeded(seeds), self.unet.device
+            x = draw(self.image_size, generators, device)
+            if labels is not None:
+                labels = labels.to(device)
+                if guided:
+                    labels = torch.cat([labels, torch.full_like(labels, self.null_label)])
+            self.scheduler.set_timesteps(steps)
+            for t in self.scheduler.timesteps:
+                out = self.unet(torch.cat([x, x]) if guided else x, t, class_labels=labels, return_dict=False)[0]
+                if guidance is not None and guided:
+                    conditional, unconditional = out.chunk(2)
+                    out = unconditional + guidance * (conditional - unconditional)
+                x = self.scheduler.step(out, t, x, generator=generators, return_dict=False)[0]
+        return x.clamp(-1, 1)
+
+    def _check(self, labels: torch.Tensor | None, batch: int, steps: int, guidance: float | None) -> None:
+        if self.steps and steps not in self.steps:
+            raise ValueError(f"this student is made for {list(self.steps)} steps, not {steps}")
+        if self.steps and guidance not in (None, 1):
+            raise ValueError("guidance is for teachers: a student has it built in")
+        if guidance not in (None, 1) and self.null_label is None:
+            raise ValueError("this model is unconditional, so there is nothing to guide to: leave guidance out")
+        if labels is None and self.num_classes is not None:
+            raise ValueError(f"this model has {self.num_classes} classes: give one label per image")
+        if labels is not None and self.num_classes is None:
+            raise ValueError("this model is unconditional: leave the labels out")
+        if labels is not None and self.num_classes is not None:
+            if len(labels) != batch:
+                raise ValueError(f"{len(labels)} labels for {batch} seeds")
+            if batch and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
+                raise ValueError(f"labels must lie in 0 … {self.num_classes - 1}")
+
+
+def load_student(folder: Path) -> Student:
+    """Open a student's or a teacher's folder; a student's is checked against its manifest first.
+
+    A teacher samples by DDIM on evenly spaced timesteps from the last one, whatever scheduler its folder names.
+
+    Raises:
+        FolderInvalid: pickles or code in the folder, a file missing, changed or unlisted, parts of an unknown kind.
+        TeacherInvalid: a part is missing or does not load.
+    """
+    refuse_pickles_and_code(folder)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        denoiser = load_teacher(folder)
+        config = scheduler_config(folder)
+        timesteps = int(config.get("num_train_timesteps", 1000))
+        _, config = SamplerSpec("ddim", (1,), timesteps).scheduler_config(config)
+        return Student(denoiser, DDIMScheduler.from_config(config), steps=())
+    check_files(folder, manifest["files"])
+    kind = json.loads((folder / "model_index.json").read_text())["scheduler"]
+    if kind[0] != "diffusers" or kind[1] not in SCHEDULERS:
+        raise FolderInvalid(f"model_index.json names the scheduler {kind}: expected one of {sorted(SCHEDULERS)}")
+    scheduler = SCHEDULERS[kind[1]].from_pretrained(folder / "scheduler")
+    return Student(load_teacher(folder), scheduler, steps=tuple(manifest["sampler"]["steps"]))
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """A student's manifest, or None for a folder without one."""
+    file = folder / MANIFEST
+    if not file.exists():
+        return None
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_text())
+        version = manifest["format_version"]
+        ok = manifest["format"] == "fewstep-student" and isinstance(manifest["files"], dict)
+    except (ValueError, KeyError, TypeError) as error:
+        raise FolderInvalid(f"{MANIFEST} is not a student's manifest: {error!r}") from error
+    if not ok:
+        raise FolderInvalid(f"{MANIFEST} is not a student's manifest")
+    if version != FORMAT_VERSION:
+        raise FolderInvalid(f"{MANIFEST} has format_version {version}; this Fewstep reads {FORMAT_VERSION}")
+    return manifest
+
+
+def check_files(folder: Path, listed: dict[str, str]) -> None:
+    """Refuse the folder unless its files are the listed ones, byte for byte. Hidden files are left out of account."""
+    found = set(files_of(folder))
+    if missing := sorted(set(listed) - found):
+        raise FolderInvalid(f"files are missing that {MANIFEST} lists: {', '.join(missing)}; copy the folder again")
+    if unlisted := sorted(found - set(listed)):
+        raise FolderInvalid(f"files are there that {MANIFEST} does not list: {', '.join(unlisted)}; remove them")
+    for name, sha256 in listed.items():
+        if file_sha256(folder / name) != sha256:
+            raise FolderInvalid(f"{name} is not the file that {MANIFEST} lists: it was changed; copy the folder again")
+
+
+def refuse_pickles_and_code(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        if file.suffix.lower() in PICKLES:
+            raise FolderInvalid(
+                f"{file.relative_to(folder)} may hold a pickle, which can run code when it is read: "
+                "save the weights with safe_serialization=True and remove it"
+            )
+        if file.suffix.lower() in CODE:
+            raise FolderInvalid(f"{file.relative_to(folder)} is code, and none is taken from a model folder: remove it")
+
+
+def files_of(folder: Path) -> list[str]:
+    """Relative paths of all files but the manifest and hidden ones, sorted."""
+    relative = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+    return sorted(
+        name.as_posix()
+        for name in relative
+        if name.as_posix() != MANIFEST and not any(part.startswith(".") for part in name.parts)
+    )
+
+
+def folder_sha256(folder: Path) -> str:
+    """One hash for all of a teacher's files that decide its images."""
+    names = [name for name in files_of(folder) if name.endswith((".json", ".safetensors"))]
+    lines = "".join(f"{file_sha256(folder / name)}  {name}\n" for name in names)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def file_sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
