@@ -22,11 +22,17 @@ class MethodSettings(BaseModel):
     data_need: ClassVar[DataNeed]
     summary: ClassVar[str]
 
+    kind: str
     batch_size: int = Field(64, ge=1, le=65_536, description="Images per optimizer step, over all workers.")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate of the student's optimizer.")
     ema_decay: float = Field(0.99, ge=0, lt=1, description="Decay of the averaged weights that are exported.")
     guidance_scale: float = Field(
         1.0, ge=0, le=100, description="Classifier-free guidance of the teacher, u + g(c - u); 1 is off."
+    )
+
+    max_grad_norm: float = Field(1.0, gt=0, le=1e6, description="Gradients are clipped to this norm, per role.")
+    micro_batches: int = Field(
+        1, ge=1, le=1024, description="Parts in which each worker runs its share of the batch, to save memory."
     )
 
     def total_steps(self) -> int:
@@ -51,6 +57,8 @@ class ProgressiveSettings(MethodSettings):
     paper: ClassVar[str] = "arXiv:2202.00512"
     data_need: ClassVar[DataNeed] = "images"
     summary: ClassVar[str] = "Each rung halves the steps: one student step lands where two teacher steps do."
+    networks: ClassVar[int] = 3
+    trained_networks: ClassVar[int] = 1
 
     first_steps: int = Field(4, ge=1, le=1024, description="Sampling steps of the first rung's student.")
     last_steps: int = Field(1, ge=1, le=1024, description="Sampling steps of the last rung's student.")
@@ -88,6 +96,8 @@ class ConsistencySettings(MethodSettings):
     paper: ClassVar[str] = "arXiv:2303.01469"
     data_need: ClassVar[DataNeed] = "images"
     summary: ClassVar[str] = "Neighbouring points of a teacher trajectory are mapped to one clean image."
+    networks: ClassVar[int] = 4
+    trained_networks: ClassVar[int] = 1
 
     iterations: int = Field(800, ge=1, le=10_000_000, description="Optimizer steps.")
     grid_steps: int = Field(32, ge=2, le=1000, description="Intervals of the time grid, N in the paper.")
@@ -109,6 +119,8 @@ class DMD2Settings(MethodSettings):
     paper: ClassVar[str] = "arXiv:2405.14867"
     data_need: ClassVar[DataNeed] = "none"
     summary: ClassVar[str] = "The student follows the teacher's score minus the score of its own samples."
+    networks: ClassVar[int] = 4
+    trained_networks: ClassVar[int] = 2
 
     steps: int = Field(
         1,

@@ -64,10 +64,11 @@ class JobSpec(Strict):
         if (self.method is None) == (self.stages is None):
             raise ValueError("give either method or stages, not both and not neither")
         for i, stage in enumerate(self.chain()):
-            if stage.method.batch_size % self.resources.workers:
+            method, workers = stage.method, self.resources.workers
+            if method.batch_size % (workers * method.micro_batches):
                 raise ValueError(
-                    f"batch_size ({stage.method.batch_size}) of stage {i} must be a multiple of "
-                    f"resources.workers ({self.resources.workers}), since each worker takes an equal share"
+                    f"batch_size ({method.batch_size}) of stage {i} must be a multiple of resources.workers "
+                    f"({workers}) times micro_batches ({method.micro_batches}), since each part takes an equal share"
                 )
         return self
 

@@ -24,7 +24,7 @@ class BatchRng:
     ) -> None:
         digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
         self._generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
-        self._share, self._shares, self._device = share, shares, device
+        self._share, self._shares, self.device = share, shares, device
         self.size = batch_size // shares
         """Images of this share."""
 
@@ -34,11 +34,11 @@ class BatchRng:
     def normal(self, shape: tuple[int, ...], rows: int | None = None) -> Tensor:
         """N(0, 1), [rows, *shape] on the device; `rows` of this share, by default its whole size."""
         rows = self.size if rows is None else rows
-        return self._mine(torch.randn(rows * self._shares, *shape, generator=self._generator)).to(self._device)
+        return self._mine(torch.randn(rows * self._shares, *shape, generator=self._generator)).to(self.device)
 
-    def uniform(self) -> Tensor:
-        """Stratified over the whole batch: [size] float64 on the CPU, one draw in each of B equal parts of [0, 1)."""
-        total = self.size * self._shares
+    def uniform(self, rows: int | None = None) -> Tensor:
+        """Stratified over the whole batch: [rows] float64 on the CPU, one draw in each of B equal parts of [0, 1)."""
+        total = (self.size if rows is None else rows) * self._shares
         order = torch.randperm(total, generator=self._generator)
         jitter = torch.rand(total, generator=self._generator, dtype=torch.float64)
         return self._mine((order + jitter) / total)

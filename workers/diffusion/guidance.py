@@ -22,6 +22,10 @@ class Guided(Denoiser):
         self.path, self.prediction, self.shape = inner.path, inner.prediction, inner.shape
         self.num_classes, self.null_label = inner.num_classes, inner.null_label
 
+    def trainable_copy(self) -> Denoiser:
+        """Of the network inside: a student needs no guidance, it learns the guided result."""
+        return self.inner.trainable_copy()
+
     def raw(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         assert labels is not None
         null = torch.full_like(labels, self.null_label or 0)

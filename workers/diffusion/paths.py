@@ -20,6 +20,8 @@ class Path(ABC):
     """A noise path. `t_max` is the time at which sampling starts; log-SNR falls from t = 0 to t_max."""
 
     t_max: float = 1.0
+    timesteps: int = 1000
+    """Training timesteps; sampling grids for diffusers are made of whole ones."""
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor: ...

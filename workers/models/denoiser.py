@@ -2,7 +2,6 @@
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -48,9 +47,9 @@ class Denoiser(nn.Module, ABC):
         x0 = convert(own_x, own_t, self.raw(own_x, own_t, labels), self.prediction, "x0", self.path)
         return convert(x, t, x0, "x0", want, path)
 
-    def trainable_copy(self) -> Self:
+    def trainable_copy(self) -> "Denoiser":
         """The same network with weights of its own that require gradients. Dropout stays off: pairs must agree."""
         return copy.deepcopy(self).eval().requires_grad_(True)
 
-    def frozen_copy(self) -> Self:
+    def frozen_copy(self) -> "Denoiser":
         return copy.deepcopy(self).eval().requires_grad_(False)

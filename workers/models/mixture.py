@@ -15,10 +15,14 @@ class MixtureDenoiser(Denoiser):
 
     Args:
         weights: [K], summing to 1. means: [K, D]. stds: [K].
+        network: what a student of this teacher starts from, since closed forms have no weights to copy.
     """
 
-    def __init__(self, weights: Tensor, means: Tensor, stds: Tensor, path: Path | None = None) -> None:
+    def __init__(
+        self, weights: Tensor, means: Tensor, stds: Tensor, path: Path | None = None, network: Denoiser | None = None
+    ) -> None:
         super().__init__()
+        self.network = network
         self.weights: Tensor
         self.means: Tensor
         self.stds: Tensor
@@ -40,6 +44,10 @@ class MixtureDenoiser(Denoiser):
         x0_BKD = self.means + gain_BK[:, :, None] * residual_BKD
         return (torch.softmax(log_BK, dim=1)[:, :, None] * x0_BKD).sum(1)
 
+    def trainable_copy(self) -> Denoiser:
+        assert self.network is not None
+        return self.network.trainable_copy()
+
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Exact draws [n, D]."""
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
@@ -47,13 +55,13 @@ class MixtureDenoiser(Denoiser):
         return self.means[k] + self.stds[k, None] * noise
 
 
-def six_modes() -> MixtureDenoiser:
+def six_modes(network: Denoiser | None = None) -> MixtureDenoiser:
     """Six modes of unequal weight and width on a ring in the plane, about unit variance."""
     angle = torch.arange(6) * (math.pi / 3)
     radius = torch.tensor([1.4, 1.0, 1.3, 0.9, 1.5, 1.1])
     means = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
     weights = torch.tensor([0.28, 0.08, 0.2, 0.12, 0.22, 0.1])
-    return MixtureDenoiser(weights, means, torch.tensor([0.12, 0.2, 0.08, 0.15, 0.1, 0.18]))
+    return MixtureDenoiser(weights, means, torch.tensor([0.12, 0.2, 0.08, 0.15, 0.1, 0.18]), network=network)
 
 
 class MlpDenoiser(Denoiser):

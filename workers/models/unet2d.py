@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from service.errors import TeacherInvalid
 from workers.diffusion.convert import Prediction
-from workers.diffusion.paths import VPDiscrete
+from workers.diffusion.paths import Path, VPDiscrete
 from workers.models.denoiser import Denoiser
 
 PREDICTION_TYPES: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
@@ -21,9 +21,10 @@ PREDICTION_TYPES: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v"
 class UNetDenoiser(Denoiser):
     """A UNet2DModel with N class embeddings knows N - 1 classes; the last embedding stands for "no class"."""
 
-    def __init__(self, unet: UNet2DModel, path: VPDiscrete, prediction: Prediction) -> None:
+    def __init__(self, unet: UNet2DModel, path: Path, prediction: Prediction) -> None:
         super().__init__()
         self.unet, self.path, self.prediction = unet, path, prediction
+
         size = unet.config.sample_size
         self.shape = (unet.config.in_channels, *((size, size) if isinstance(size, int) else size))
         embeddings = unet.config.num_class_embeds
@@ -31,7 +32,7 @@ class UNetDenoiser(Denoiser):
             self.num_classes = self.null_label = embeddings - 1
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "UNetDenoiser":
-        return UNetDenoiser(copy.deepcopy(self.unet, memo), self.path, self.prediction)  # type: ignore[arg-type]
+        return UNetDenoiser(copy.deepcopy(self.unet, memo), self.path, self.prediction)
 
     def _model_time(self, x: Tensor, t: Tensor) -> Tensor:
         return self.path.t_to_model(t).to(x.device, torch.float32, non_blocking=True)
@@ -65,7 +66,7 @@ class UNetDenoiser(Denoiser):
         width = unet.class_embedding.weight.shape[1]
         table = weights.get("class_embedding.weight", torch.zeros(1, width))
         unet.load_state_dict(weights | {"class_embedding.weight": table.repeat(copies, 1)})
-        return UNetDenoiser(unet, self.path, self.prediction).to(table.device).trainable_copy()  # type: ignore[arg-type]
+        return UNetDenoiser(unet, self.path, self.prediction).to(table.device).eval()
 
 
 def load_teacher(folder: FilePath) -> UNetDenoiser:
@@ -95,7 +96,7 @@ def load_teacher(folder: FilePath) -> UNetDenoiser:
             "the teacher predicts epsilon and its last timestep is pure noise: one step from there is not defined; "
             "use a teacher that predicts v or the sample, or a noise schedule that keeps some signal"
         )
-    return UNetDenoiser(unet, path, prediction).frozen_copy()
+    return UNetDenoiser(unet, path, prediction).eval().requires_grad_(False)
 
 
 def teacher_scheduler(config: dict[str, Any]) -> diffusers.DDIMScheduler:

@@ -1,0 +1,82 @@
+"""What a distillation method is to the trainer."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar, Generic, Literal, TypeVar
+
+from torch import Tensor, nn
+
+from service.methods import MethodSettings
+from workers.data.source import Batch
+from workers.diffusion.sampler import SamplerSpec
+from workers.models.denoiser import Denoiser
+from workers.randomness import BatchRng
+
+
+@dataclass(frozen=True)
+class LossOut:
+    """A scalar to descend, and scalars to plot."""
+
+    loss: Tensor
+    logs: dict[str, Tensor] = field(default_factory=dict)
+
+
+S = TypeVar("S", bound=MethodSettings)
+
+
+class Method(ABC, Generic[S]):
+    """One method: nets, losses, and how the student is run. It knows no optimizer, no checkpoint and no cluster.
+
+    Args:
+        settings: what the user asked for.
+        teacher: frozen and, where asked for, guided.
+        start: the network that the student starts from: the teacher's, or the student of the stage before.
+
+    Attributes:
+        student: what is trained and exported.
+        trainable: role -> module; each role has its own optimizer. "student" is among them.
+        followers: name -> module that changes by rule, not by gradient; saved with the rest.
+    """
+
+    sampler_kind: ClassVar[Literal["ddim", "renoise"]]
+    teacher_is_start: ClassVar[bool] = False
+    """Whether in a chain the student of the stage before is the teacher of this stage."""
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
+    """Adam's."""
+
+    def __init__(self, settings: S, teacher: Denoiser, start: Denoiser) -> None:
+        self.settings, self.teacher, self.path = settings, teacher, teacher.path
+        self.student = start.trainable_copy()
+        self.trainable: dict[str, nn.Module] = {"student": self.student}
+        self.followers: dict[str, nn.Module] = {}
+
+    @property
+    def needs_images(self) -> bool:
+        return self.settings.data_need == "images"
+
+    def segments(self) -> list[int]:
+        """Lengths in steps of the parts after each of which a student is finished and all optimizers start afresh."""
+        return [self.settings.total_steps()]
+
+    def turns(self, step: int) -> list[str]:
+        """The roles that are updated in this step, in order; a function of the step alone, so all workers agree."""
+        return ["student"]
+
+    def learning_rate(self, role: str) -> float:
+        """Peak of the role's schedule."""
+        return self.settings.learning_rate
+
+    @abstractmethod
+    def loss(self, role: str, batch: Batch | None, step: int, rng: BatchRng) -> LossOut:
+        """What `role` descends. `step` counts from 0; `batch` is there if `needs_images`."""
+
+    def after_step(self) -> None:
+        """Let followers follow."""
+
+    def next_segment(self) -> None:
+        """A segment is over and another one starts; the student holds the averaged weights that were finished."""
+
+    def sampler(self, segment: int) -> SamplerSpec:
+        """How the student that segment `segment` finishes is to be run."""
+        steps = self.settings.student_steps()[segment]
+        return SamplerSpec(self.sampler_kind, tuple(steps), self.path.timesteps)

@@ -1,0 +1,125 @@
+"""A job from its teacher to its exported students: the chain of stages, resumable at every step."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from service.errors import TeacherInvalid
+from service.methods import MethodSettings
+from service.spec import JobSpec
+from service.status import Wish
+from workers import finish
+from workers.data.digits import load_digits
+from workers.data.source import ImageSource
+from workers.diffusion.guidance import guided
+from workers.host import Host
+from workers.methods.base import Method
+from workers.methods.registry import REGISTRY
+from workers.models.denoiser import Denoiser
+from workers.models.unet2d import UNetDenoiser, load_teacher
+from workers.preview import Preview
+from workers.state import State, read
+from workers.trainer import Cadence, Trainer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`stopped` is the wish that was obeyed, None when all is done; `step` counts over all stages."""
+
+    stopped: Wish | None
+    step: int
+
+
+def run(spec: JobSpec, teacher_folder: Path, host: Host) -> Outcome:
+    """Train every stage from the latest checkpoint on, then judge and export every student.
+
+    Raises:
+        TeacherInvalid: the teacher cannot be used with this spec.
+        workers.trainer.Diverged: a loss or a gradient is not finite.
+    """
+    teacher = load_teacher(teacher_folder).to(host.device)
+    assert isinstance(teacher, UNetDenoiser)
+    checkpoint = host.latest_checkpoint()
+    state = read(checkpoint) if checkpoint else State()
+
+    stopped = train(spec, teacher, host, state)
+    done = _steps_before(spec, state.stage) + state.step
+    if stopped:
+        return Outcome(stopped, done)
+
+    if host.rank == 0:
+        host.phase("evaluating")
+        for student in state.finished:
+            network = _with_weights(teacher, student.weights)
+            assert isinstance(network, UNetDenoiser)
+            finish.export(
+                network.unet,
+                student.sampler,
+                student.method,
+                student.label,
+                student.stage,
+                spec,
+                teacher_folder,
+                host,
+                student.training_seconds,
+            )
+    return Outcome(None, done)
+
+
+def train(spec: JobSpec, teacher: Denoiser, host: Host, state: State) -> Wish | None:
+    """Run the stages that are left; `state` is moved on in place. Returns the wish that stopped it, or None."""
+    chain = spec.chain()
+    preview = Preview(host, teacher.num_classes)
+    if state.step < chain[-1].method.total_steps() or state.stage + 1 < len(chain):
+        host.phase("training")
+    if state.stage == state.step == 0 and host.rank == 0:
+        preview.teacher(guided(teacher, chain[0].method.guidance_scale), spec.evaluation.teacher_steps)
+
+    while True:
+        settings = chain[state.stage].method
+        method = build(settings, teacher, _start(teacher, state))
+        for module in method.trainable.values():
+            module.to(host.device)
+        images = image_source(teacher) if method.needs_images else None
+        cadence = Cadence(spec.checkpoint_every, spec.preview_every, _steps_before(spec, state.stage))
+        stopped = Trainer(method, images, host, state, cadence, spec.seed, preview).run()
+        if stopped or state.stage + 1 == len(chain):
+            return stopped
+        state.stage, state.step, state.live = state.stage + 1, 0, {}
+
+
+def build(settings: MethodSettings, teacher: Denoiser, start: Denoiser | None = None) -> Method:
+    """The method of one stage. `start` is the student of the stage before, None in the first stage."""
+    kind = REGISTRY[settings.kind]
+    if start is not None and kind.teacher_is_start:
+        return kind(settings, start, start)  # it has learnt the guided result already
+    return kind(settings, guided(teacher, settings.guidance_scale), start or teacher)
+
+
+def image_source(teacher: Denoiser) -> ImageSource:
+    """The images that `teacher` was trained on; the digits are the only set that ships."""
+    digits = load_digits()
+    shape = tuple(digits.train_images.shape[1:])
+    if teacher.shape != shape:
+        raise TeacherInvalid(
+            f"the teacher makes images of {list(teacher.shape)}, and training images exist of {list(shape)} only; "
+            "use a method that needs none, such as dmd2 with gan_weight 0"
+        )
+    return ImageSource(digits.train_images, None if teacher.num_classes is None else digits.train_labels)
+
+
+def _start(teacher: Denoiser, state: State) -> Denoiser | None:
+    """The student of the stage before: the last one that it finished."""
+    before = [student for student in state.finished if student.stage < state.stage]
+    return _with_weights(teacher, before[-1].weights) if before else None
+
+
+def _with_weights(teacher: Denoiser, weights: dict[str, torch.Tensor]) -> Denoiser:
+    network = teacher.frozen_copy()
+    network.load_state_dict(weights)
+    return network
+
+
+def _steps_before(spec: JobSpec, stage: int) -> int:
+    return sum(stage.method.total_steps() for stage in spec.chain()[:stage])

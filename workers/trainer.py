@@ -1,0 +1,228 @@
+"""The training loop: report, checkpoint, done?, gradients, optimizer, averages. It knows no method by name."""
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from service.status import Reason, Wish
+from workers.data.source import ImageSource
+from workers.diffusion.ema import copy_weights, ema_update
+from workers.host import Host
+from workers.methods.base import LossOut, Method
+from workers.optim import (
+    average_over_workers,
+    load_optimizer_tensors,
+    make_optimizer,
+    optimizer_tensors,
+    schedule,
+    set_learning_rate,
+)
+from workers.preview import Preview
+from workers.randomness import BatchRng
+from workers.state import Finished, State, write
+
+
+class Diverged(ArithmeticError):
+    """A loss or a gradient is NaN or infinite."""
+
+    reason = Reason.DIVERGED
+
+    def __init__(self, step: int, tensor: str) -> None:
+        super().__init__(f"step {step}: {tensor} is not finite; lower learning_rate and submit again")
+        self.step, self.tensor = step, tensor
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """When things happen, in steps counted over all stages; `first_step` is how many the stages before took."""
+
+    checkpoint_every: int
+    preview_every: int
+    first_step: int = 0
+
+
+class Trainer:
+    """Runs one stage from where `state` stands to its end, or to the step at which it is asked to stop.
+
+    Args:
+        images: what `method.needs_images` draws from.
+        state: changed in place; after `run` it is the state that a checkpoint would hold.
+        preview: draws sample grids; None draws none.
+    """
+
+    def __init__(
+        self,
+        method: Method[Any],
+        images: ImageSource | None,
+        host: Host,
+        state: State,
+        cadence: Cadence,
+        seed: int,
+        preview: Preview | None = None,
+    ) -> None:
+        self.method, self.images, self.host, self.state = method, images, host, state
+        self.cadence, self.seed, self.preview = cadence, seed, preview
+        self.settings = method.settings
+        self.average = method.student.frozen_copy()
+        self.optimizers = {role: self._optimizer(role) for role in method.trainable}
+        self.segments = method.segments()
+        self.steps = sum(self.segments)
+        if state.live:
+            self._load(state.live)
+
+    def run(self) -> Wish | None:
+        """The wish that stopped it, or None when all steps are done."""
+        saved = self.state.step
+        values: dict[str, float] | None = None
+        while True:
+            self._report(values)
+            done = self.state.step == self.steps
+            wish = Wish.RUN if done else self.host.wish()
+            due = done or wish is not Wish.RUN or self._now % self.cadence.checkpoint_every == 0
+            if due and self.state.step != saved:
+                self._checkpoint()
+                saved = self.state.step
+            if done or wish is not Wish.RUN:
+                return None if done else wish
+            values = self._step()
+
+    @property
+    def _now(self) -> int:
+        """Steps done, over all stages."""
+        return self.cadence.first_step + self.state.step
+
+    def _segment(self, step: int) -> tuple[int, int]:
+        """The segment that `step` is in, and its position there."""
+        segment = 0
+        while step >= self.segments[segment]:
+            step -= self.segments[segment]
+            segment += 1
+        return segment, step
+
+    def _step(self) -> dict[str, float]:
+        started = time.monotonic()
+        segment, position = self._segment(self.state.step)
+        values: dict[str, Tensor] = {}
+        for turn, role in enumerate(self.method.turns(self.state.step)):
+            prefix = "" if role == "student" else f"{role}_"
+            rate = self.method.learning_rate(role) * schedule(position, self.segments[segment])
+            out, norm = self._turn(turn, role, rate)
+            values |= {f"{prefix}loss": out.loss.detach(), f"{prefix}grad_norm": norm, **out.logs}
+            if role == "student":
+                values["learning_rate"] = torch.tensor(rate)
+        ema_update(self.average, self.method.student, self.settings.ema_decay)
+        self.method.after_step()
+        self.state.step += 1
+        if position + 1 == self.segments[segment]:
+            self._finish(segment, time.monotonic() - started)
+
+        named = dict(zip(values, self._mean(list(values.values())), strict=True))
+        seconds = time.monotonic() - started
+        self.state.training_seconds += seconds
+        return named | {"images_per_second": self.settings.batch_size / seconds}
+
+    def _turn(self, turn: int, role: str, rate: float) -> tuple[LossOut, Tensor]:
+        """One update of one role; gradients are means over micro-batches and workers."""
+        for name, module in self.method.trainable.items():
+            module.requires_grad_(name == role)
+        optimizer, module = self.optimizers[role], self.method.trainable[role]
+        optimizer.zero_grad()
+        parts = self.settings.micro_batches
+        for part in range(parts):
+            rng = BatchRng(
+                self.seed,
+                self.state.stage,
+                self.state.step,
+                turn,
+                batch_size=self.settings.batch_size,
+                share=self.host.rank * parts + part,
+                shares=self.host.world_size * parts,
+                device=self.host.device,
+            )
+            batch = self.images.batch(rng) if self.images and self.method.needs_images else None
+            out = self.method.loss(role, batch, self.state.step, rng)
+            (out.loss / parts).backward()
+        average_over_workers(parameter.grad for parameter in module.parameters())
+        norm = nn.utils.clip_grad_norm_(module.parameters(), self.settings.max_grad_norm)
+        if not bool(torch.isfinite(norm)) or not bool(torch.isfinite(out.loss)):
+            raise Diverged(self._now + 1, self._culprit(role, out.loss))
+        set_learning_rate(optimizer, rate)
+        optimizer.step()
+        return out, norm
+
+    def _culprit(self, role: str, loss: Tensor) -> str:
+        if not bool(torch.isfinite(loss)):
+            return f"the loss of the {role}"
+        for name, parameter in self.method.trainable[role].named_parameters():
+            if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
+                return f"the gradient of {name} of the {role}"
+        return f"the gradient norm of the {role}"
+
+    def _mean(self, scalars: list[Tensor]) -> list[float]:
+        stacked = torch.stack([scalar.detach().float().to(self.host.device) for scalar in scalars])
+        average_over_workers([stacked])
+        return stacked.tolist()
+
+    def _finish(self, segment: int, seconds: float) -> None:
+        """Set the segment's student aside; the next segment starts from it with fresh optimizers."""
+        sampler = self.method.sampler(segment)
+        kind: str = self.settings.kind
+        label = f"{kind}-{sampler.steps[0]}"
+        if any(student.label == label for student in self.state.finished):
+            label = f"{label}-stage-{self.state.stage}"
+        self.state.finished.append(
+            Finished(
+                label=label,
+                method=kind,
+                stage=self.state.stage,
+                sampler=sampler,
+                training_seconds=self.state.training_seconds + seconds,
+                weights={name: tensor.clone() for name, tensor in self.average.state_dict().items()},
+            )
+        )
+        if segment + 1 < len(self.segments):
+            copy_weights(self.method.student, self.average)
+            self.method.next_segment()
+            self.optimizers = {role: self._optimizer(role) for role in self.method.trainable}
+
+    def _optimizer(self, role: str) -> torch.optim.Adam:
+        return make_optimizer(self.method.trainable[role], self.method.learning_rate(role), self.method.betas)
+
+    def _report(self, values: dict[str, float] | None) -> None:
+        if values is not None:
+            self.host.metrics(self._now, self.state.stage, values)
+        done = self.state.step == self.steps
+        if self.preview and self.host.rank == 0 and (done or self._now % self.cadence.preview_every == 0):
+            segment, _ = self._segment(max(0, self.state.step - 1))
+            self.preview.student(self.average, self.method.sampler(segment), self._now, self.state.stage)
+
+    def _checkpoint(self) -> None:
+        self.state.live = self._live()
+        with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
+            if self.host.rank == 0:
+                write(self.state, Path(folder))
+            self.host.save_checkpoint(self._now, Path(folder))
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return self.method.trainable | self.method.followers | {"average": self.average}
+
+    def _live(self) -> dict[str, Tensor]:
+        live = {f"net/{n}/{k}": v for n, module in self._modules().items() for k, v in module.state_dict().items()}
+        for role, optimizer in self.optimizers.items():
+            live |= {f"optimizer/{role}/{k}": v for k, v in optimizer_tensors(optimizer).items()}
+        return live
+
+    def _load(self, live: dict[str, Tensor]) -> None:
+        for name, module in self._modules().items():
+            module.load_state_dict(_below(live, f"net/{name}/"))
+        for role, optimizer in self.optimizers.items():
+            load_optimizer_tensors(optimizer, _below(live, f"optimizer/{role}/"))
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
