@@ -99,7 +99,7 @@ class MetricView(Answer):
     step: int
     stage: int
     at: datetime
-    values: dict[str, float]
+    values: dict[str, float | None] = Field(description="null is NaN or infinite.")
 
 
 class LogView(Answer):

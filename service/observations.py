@@ -19,11 +19,15 @@ class Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Count = Annotated[int, Field(ge=0, le=2**53)]
+
+
 class Observation(Wire):
-    seq: int = Field(ge=1, description="Number within the attempt, without gaps.")
-    at: float = Field(description="Unix seconds on the job's clock.")
+    seq: Count = Field(ge=1, description="Number within the attempt, without gaps.")
+    at: float = Field(ge=0, lt=2**33, allow_inf_nan=False, description="Unix seconds on the job's clock.")
 
 
+Word = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
 StorePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/-]*$", max_length=512)]
 
 
@@ -38,10 +42,10 @@ class Metrics(Observation):
     """Figures of one optimizer step; `step` counts over all stages from 1. A step is stored once."""
 
     type: Literal["metrics"] = "metrics"
-    step: int = Field(ge=1)
-    stage: int = Field(ge=0)
-    values: dict[str, float] = Field(
-        description="loss, grad_norm, learning_rate, images_per_second and the method's own."
+    step: Count = Field(ge=1)
+    stage: Count
+    values: dict[str, float | None] = Field(
+        description="loss, grad_norm, learning_rate, images_per_second and the method's own; null is NaN or infinite."
     )
 
 
@@ -49,29 +53,31 @@ class LogLine(Observation):
     type: Literal["log"] = "log"
     level: Literal["debug", "info", "warning", "error"] = "info"
     message: str = Field(max_length=4000)
-    rank: int = 0
+    rank: Count = 0
 
 
 class Sample(Observation):
     """A preview grid: one column per class or seed, the same seeds every time. `role` teacher comes once, at step 0."""
 
     type: Literal["sample"] = "sample"
-    step: int = Field(ge=0)
-    stage: int = Field(ge=0)
+    step: Count = Field(ge=0)
+    stage: Count
     role: Literal["student", "teacher"]
-    sampling_steps: int = Field(ge=1)
+    sampling_steps: Count = Field(ge=1)
     path: StorePath
 
 
 class CheckpointSaved(Observation):
     type: Literal["checkpoint"] = "checkpoint"
-    step: int = Field(ge=0)
+    step: Count = Field(ge=0)
     path: StorePath
-    bytes: int = Field(ge=0)
+    bytes: Count
 
 
 class Figures(Wire):
     """Quality of one set of samples, against held-out data. Distances: lower is better."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     frechet: float
     kernel: float
@@ -87,16 +93,16 @@ class StudentExported(Observation):
     """A student folder lies in the store, was loaded back and gave the same images."""
 
     type: Literal["student"] = "student"
-    label: str = Field(max_length=80, description="Unique within the job: method and own step count, 'progressive-4'.")
-    method: str
-    stage: int = Field(ge=0)
+    label: Word = Field(description="Unique within the job: method and own step count, 'progressive-4'.")
+    method: Word
+    stage: Count
     steps: list[int] = Field(min_length=1, description="Sampling steps it is made for, its own first.")
     path: StorePath
     grid: StorePath = Field(description="PNG: the teacher's row above the student's rows, same seeds.")
-    bytes: int
-    sha256: str
-    parameters: int
-    training_seconds: float
+    bytes: Count
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    parameters: Count
+    training_seconds: float = Field(ge=0, allow_inf_nan=False)
     image_size: list[int] = Field(description="[channels, height, width]")
     num_classes: int | None
     figures: dict[int, Figures] = Field(description="By sampling steps.")
@@ -108,7 +114,7 @@ class Stopped(Observation):
 
     type: Literal["stopped"] = "stopped"
     wish: Wish
-    step: int
+    step: Count
 
 
 class Failure(Observation):

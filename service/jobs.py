@@ -1,0 +1,212 @@
+"""Jobs: submitting, finding, wishing, and the one door through which a status changes."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from service import events
+from service.errors import Conflict, NotFound
+from service.ids import is_id, new_id
+from service.spec import JobSpec
+from service.status import ACTIVE, REASONS, TERMINAL, TRANSITIONS, Reason, Status, Wish
+from service.tables import Attempt, Checkpoint, Job, Metric, Sample, Teacher
+
+
+async def submit(session: AsyncSession, spec: JobSpec, teacher: Teacher, now: datetime) -> Job:
+    """Store a job, queued, with every default of its spec written out."""
+    spec = spec.resolved()
+    job = Job(
+        id=new_id("job"),
+        name=spec.name,
+        teacher_id=teacher.id,
+        teacher=teacher.name,
+        methods=" ".join(["", *(stage.method.kind for stage in spec.chain()), ""]),
+        spec=spec.model_dump(mode="json"),
+        max_failures=spec.max_failures,
+        total_steps=spec.total_steps(),
+        created_at=now,
+        updated_at=now,
+        wish=Wish.RUN,
+        wished_at=now,
+        status=Status.QUEUED,
+        reason=Reason.SUBMITTED,
+        last_event=1,
+    )
+    session.add(job)
+    await session.flush()
+    message = REASONS[job.reason]
+    await events.append(session, job.id, 1, "status", message, now, status=job.status, reason=job.reason)
+    return job
+
+
+async def get(session: AsyncSession, job_id: str, *, lock: bool = False) -> Job:
+    """The job; with `lock` its row is this transaction's until it ends. NotFound."""
+    query = select(Job).where(Job.id == job_id).execution_options(populate_existing=True)
+    job = await session.scalar(query.with_for_update() if lock else query) if is_id(job_id, "job") else None
+    if job is None:
+        raise NotFound("There is no such job; GET /v1/jobs lists them.")
+    return job
+
+
+async def page(
+    session: AsyncSession,
+    *,
+    limit: int,
+    after: str | None = None,
+    statuses: Collection[Status] = (),
+    teacher: str | None = None,
+    method: str | None = None,
+    name: str | None = None,
+) -> Sequence[Job]:
+    """The newest first, starting below the id `after`; up to `limit` + 1, so that the caller sees whether more follow."""
+    query = select(Job).order_by(Job.id.desc()).limit(limit + 1)
+    if after is not None:
+        query = query.where(Job.id < after)
+    if statuses:
+        query = query.where(Job.status.in_(statuses))
+    if teacher is not None:
+        query = query.where((Job.teacher == teacher) | (Job.teacher_id == teacher))
+    if method is not None:
+        query = query.where(Job.methods.contains(f" {method} ", autoescape=True))
+    if name is not None:
+        query = query.where(Job.name == name)
+    return (await session.scalars(query)).all()
+
+
+async def advance(
+    session: AsyncSession,
+    job: Job,
+    to: Status,
+    reason: Reason,
+    now: datetime,
+    *,
+    detail: str = "",
+    **values: Any,
+) -> bool:
+    """The one door for a status: move `job`, as the caller saw it, to `to`, and write the event with it.
+
+    Moves nothing and answers False when the row is no longer in the status and attempt that the caller saw.
+    A move that `TRANSITIONS` does not know is a bug: ValueError.
+    """
+    if to not in TRANSITIONS[job.status]:
+        raise ValueError(f"{job.status} -> {to} is not a move that a job can make")
+    if to in TERMINAL:
+        values["finished_at"] = now
+    moved = (
+        update(Job)
+        .where(Job.id == job.id, Job.status == job.status, Job.attempt == job.attempt)
+        .values(status=to, reason=reason, detail=detail, updated_at=now, last_event=Job.last_event + 1, **values)
+        .returning(Job.last_event)
+    )
+    seq = (await session.execute(moved)).scalar_one_or_none()
+    if seq is None:
+        return False
+    data = {"from": job.status.value, **({"detail": detail} if detail else {})}
+    await events.append(session, job.id, seq, "status", REASONS[reason], now, status=to, reason=reason, data=data)
+    return True
+
+
+async def wish(session: AsyncSession, job_id: str, wanted: Wish, now: datetime) -> Job:
+    """Write down that the user wants the job to run, pause or be cancelled. Conflict when it cannot be."""
+    job = await get(session, job_id, lock=True)
+    if (refusal := _refusal(job, wanted)) is not None:
+        raise Conflict(refusal)
+    if job.wish != wanted:
+        message = {
+            Wish.CANCEL: "Cancelling was asked for.",
+            Wish.PAUSE: "A pause was asked for.",
+            Wish.RUN: "Going on was asked for.",
+        }[wanted]
+        await session.execute(update(Job).where(Job.id == job_id).values(wish=wanted, wished_at=now, updated_at=now))
+        await events.emit(session, job_id, "wish", message, now, data={"wish": wanted.value})
+    return await get(session, job_id)
+
+
+def _refusal(job: Job, wanted: Wish) -> str | None:
+    """Why the job cannot be asked for this, in a sentence, or None."""
+    if job.status in TERMINAL:
+        hint = "" if job.status is Status.SUCCEEDED else "; retry starts it again from its last checkpoint"
+        return f"The job is already over ({job.status}){hint}."
+    match wanted:
+        case Wish.PAUSE if job.wish is Wish.CANCEL:
+            return "The job is being cancelled; retry it when it is, instead of pausing."
+        case Wish.PAUSE if job.status is Status.FINISHING:
+            return "The job has trained and is being judged; it can be cancelled, but a pause would save nothing."
+        case Wish.RUN if job.wish is Wish.CANCEL:
+            return "The job is being cancelled; retry it when it is."
+        case Wish.RUN if job.wish is Wish.RUN and job.status is not Status.PAUSED:
+            return f"The job is not paused, it is {job.status}."
+    return None
+
+
+async def retry(session: AsyncSession, job_id: str, now: datetime) -> Job:
+    """Ask for a failed or cancelled job to be queued again; it goes on from its last checkpoint. Conflict."""
+    job = await get(session, job_id, lock=True)
+    if job.status not in (Status.FAILED, Status.CANCELLED):
+        raise Conflict(f"Only a failed or cancelled job can be retried; this one is {job.status}.")
+    if job.retries_asked == job.retries_done:
+        values = {"wish": Wish.RUN, "wished_at": now, "updated_at": now, "retries_asked": job.retries_asked + 1}
+        await session.execute(update(Job).where(Job.id == job_id).values(**values))
+        await events.emit(session, job_id, "wish", "A retry was asked for.", now, data={"wish": Wish.RUN.value})
+    return await get(session, job_id)
+
+
+async def unsettled(session: AsyncSession) -> Sequence[Job]:
+    """Jobs that the reconciler has to look at, the oldest first."""
+    query = select(Job).where(Job.status.not_in(TERMINAL) | (Job.retries_asked > Job.retries_done)).order_by(Job.id)
+    return (await session.scalars(query.execution_options(populate_existing=True))).all()
+
+
+async def count_active(session: AsyncSession) -> int:
+    """Jobs that hold a place on the cluster."""
+    return (await session.execute(select(func.count()).where(Job.status.in_(ACTIVE)))).scalar_one()
+
+
+async def count_by_status(session: AsyncSession) -> dict[Status, int]:
+    rows = await session.execute(select(Job.status, func.count()).group_by(Job.status))
+    return {status: count for status, count in rows.tuples()}
+
+
+async def attempts(session: AsyncSession, job_id: str) -> Sequence[Attempt]:
+    return (await session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number))).all()
+
+
+async def metrics(session: AsyncSession, job_id: str, after: int, limit: int) -> Sequence[Metric]:
+    """Figures of the steps above `after`, in order; up to `limit` + 1."""
+    query = select(Metric).where(Metric.job_id == job_id, Metric.step > after).order_by(Metric.step).limit(limit + 1)
+    return (await session.scalars(query)).all()
+
+
+async def samples(session: AsyncSession, job_id: str) -> Sequence[Sample]:
+    """Preview grids by step, the teacher's first."""
+    query = select(Sample).where(Sample.job_id == job_id)
+    return (await session.scalars(query.order_by(Sample.step, Sample.role.desc(), Sample.sampling_steps))).all()
+
+
+async def sample(session: AsyncSession, job_id: str, sample_id: str) -> Sample:
+    found = await session.get(Sample, sample_id) if is_id(sample_id, "smp") else None
+    if found is None or found.job_id != job_id:
+        raise NotFound("The job has no such sample; GET /v1/jobs/{id}/samples lists them.")
+    return found
+
+
+async def checkpoints(session: AsyncSession, job_id: str) -> Sequence[Checkpoint]:
+    return (
+        await session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step))
+    ).all()
+
+
+async def eta_seconds(session: AsyncSession, job: Job) -> float | None:
+    """Seconds until training is over, at the pace of the last steps; None when that is not known."""
+    if job.status is not Status.RUNNING or job.wish is not Wish.RUN:
+        return None
+    recent = select(Metric.step, Metric.at).where(Metric.job_id == job.id).order_by(Metric.step.desc()).limit(50)
+    rows = (await session.execute(recent)).tuples().all()
+    if len(rows) < 2:
+        return None
+    (last, last_at), (first, first_at) = rows[0], rows[-1]
+    elapsed = (last_at - first_at).total_seconds()
+    return max(0.0, (job.total_steps - last) * elapsed / (last - first)) if elapsed > 0 else None

@@ -1,0 +1,13 @@
+"""Run by Alembic with the connection that `service.db` hands over."""
+
+from alembic import context
+
+from service.tables import Row
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Row.metadata,
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()
