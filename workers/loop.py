@@ -1,0 +1,215 @@
+"""The training function of every Ray Train worker: the training core's host, on Ray Train and the reports."""
+
+import hashlib
+import json
+import os
+import secrets
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+import ray.train
+import torch
+
+from service.observations import (
+    AttemptOrder,
+    CheckpointSaved,
+    Done,
+    Failure,
+    LogLine,
+    Metrics,
+    Observation,
+    Phase,
+    Sample,
+    Stopped,
+    StudentExported,
+)
+from service.status import Reason, Wish
+from workers import stages
+from workers.finish import ExportMismatch
+from workers.group import Group, lost_peer
+from workers.report import Attempt, Fenced, Refused, Reporter
+from workers.store import Store, StoreLost, teacher_folder
+from workers.trainer import Diverged
+
+RUN = "run"
+"""Name of the Ray Train run below the job's folder; the same for all attempts, so that each goes on from the last."""
+
+WISHES = list(Wish)
+FENCED = len(WISHES)
+
+Verdict = Literal["done", "stopped", "failed", "fenced"]
+
+
+class RayHost:
+    """`workers.host.Host` on Ray Train. Only rank 0 has a reporter, since an attempt has one writer."""
+
+    def __init__(self, order: AttemptOrder, group: Group, reporter: Reporter | None, device: torch.device) -> None:
+        self.rank = group.rank
+        self.world_size = group.world_size
+        self.device = device
+        self.order = order
+        self.store = Store(order.store)
+        self._group = group
+        self._reporter = reporter
+        self._saved: str | None = None
+
+    def tell(self, kind: type[Observation], **fields: Any) -> None:
+        """Report, if this rank is the one that does."""
+        if self._reporter is not None:
+            self._reporter.add(kind, **fields)
+
+    def phase(self, phase: Literal["starting", "training", "evaluating", "exporting"]) -> None:
+        self.tell(Phase, phase=phase)
+
+    def metrics(self, step: int, stage: int, values: dict[str, float]) -> None:
+        self.tell(Metrics, step=step, stage=stage, values=values)
+
+    def log(self, level: Literal["debug", "info", "warning", "error"], message: str) -> None:
+        self.tell(LogLine, level=level, message=message[:4000], rank=self.rank)
+
+    def sample(
+        self, step: int, stage: int, role: Literal["student", "teacher"], sampling_steps: int, png: bytes
+    ) -> None:
+        if self.rank == 0:
+            path = f"{self.order.folder}/samples/{role}-{stage}-{step:08d}-{sampling_steps}.png"
+            self.store.put(png, path)
+            self.tell(Sample, step=step, stage=stage, role=role, sampling_steps=sampling_steps, path=path)
+
+    def save_checkpoint(self, step: int, folder: Path) -> None:
+        name = f"step-{step:08d}"
+        if name == self._saved:
+            return  # resumed from this very checkpoint
+        # Whoever resumes from it reports the steps after it only, so those before it must be stored by now.
+        self._together(_flushed)
+        checkpoint = ray.train.Checkpoint.from_directory(folder) if self.rank == 0 else None
+        try:
+            ray.train.report({"step": step}, checkpoint=checkpoint, checkpoint_dir_name=name)
+        except Exception as error:
+            raise StoreLost(f"checkpoint {name}: {error}") from error
+        self._saved = name
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        self.tell(CheckpointSaved, step=step, path=f"{self.order.folder}/{RUN}/{name}", bytes=size)
+
+    def latest_checkpoint(self) -> Path | None:
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return None
+        self._saved = Path(checkpoint.path).name
+        return Path(checkpoint.to_directory(tempfile.mkdtemp(prefix="fewstep-")))
+
+    def wish(self) -> Wish:
+        return WISHES[self._together(lambda reporter: WISHES.index(reporter.wish()))]
+
+    def student(self, folder: Path, grid: bytes, record: dict[str, Any]) -> None:
+        if self.rank == 0:
+            # A path of its own for every export: nothing that was registered is ever written again.
+            path = f"{self.order.folder}/students/{record['label']}-{secrets.token_hex(4)}"
+            self.store.put_folder(folder, path)
+            self.store.put(grid, f"{path}.png")
+            self.tell(StudentExported, path=path, grid=f"{path}.png", **record)
+
+    def cached(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        path = f"cache/{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+        found = self.store.json(path)
+        if found is None:
+            found = make()
+            self.store.put_json(found, path)
+        return found
+
+    def flush(self) -> None:
+        """Return when everything that rank 0 has reported is stored."""
+        if self._reporter is not None:
+            self._reporter.flush()
+
+    def _together(self, ask: Callable[[Reporter], int]) -> int:
+        """Collective. Rank 0 asks its reporter and all learn the answer, or that the attempt is fenced."""
+        value = 0
+        if self._reporter is not None:
+            try:
+                value = ask(self._reporter)
+            except Fenced:
+                value = FENCED
+        value = self._group.agree(value)
+        if value == FENCED:
+            raise Fenced("the control plane no longer wants this attempt")
+        return value
+
+
+def _flushed(reporter: Reporter) -> int:
+    reporter.flush()
+    return 0
+
+
+def train(config: dict[str, Any]) -> Verdict:
+    """Run one attempt on this rank. `config`: the order as JSON text, and the CPUs of each worker.
+
+    What the job itself did wrong is reported and ends it; anything else is raised, so that Ray Train starts the
+    workers again from the last checkpoint.
+    """
+    torch.set_num_threads(max(1, int(config["cpus"])))
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    order = AttemptOrder.model_validate_json(config["order"])
+    context = ray.train.get_context()
+    device = _device()
+    group = Group.join(context.get_world_rank(), context.get_world_size(), device.type == "cuda")
+    try:
+        host = RayHost(order, group, _reporter() if group.rank == 0 else None, device)
+        verdict = _run(host, group)
+    except Fenced as error:
+        verdict = "fenced"
+        group.leave(_word(error))
+    group.leave()
+    return verdict
+
+
+def _reporter() -> Reporter:
+    attempt = Attempt()
+    return Reporter(attempt, attempt.order())  # asked again: the workers before these have reported since
+
+
+def _run(host: RayHost, group: Group) -> Verdict:
+    try:
+        host.phase("starting")
+        teacher = teacher_folder(host.order.teacher_source, host.store)
+        outcome = stages.run(host.order.spec, teacher, host)
+    except (Fenced, Refused, StoreLost):
+        raise
+    except Exception as error:
+        word = group.failure()
+        if word is None:
+            if lost_peer(error):
+                raise
+            word = _word(error)
+            group.leave(word)
+        failure = json.loads(word)
+        host.log("error", failure.pop("traceback"))
+        host.tell(Failure, **failure)
+        host.flush()
+        return "failed"
+    if outcome.stopped is None:
+        host.tell(Done)
+    else:
+        host.tell(Stopped, wish=outcome.stopped, step=outcome.step)
+    host.flush()
+    return "done" if outcome.stopped is None else "stopped"
+
+
+def _word(error: Exception) -> str:
+    """What a rank's peers must know of its failure."""
+    reason = error.reason if isinstance(error, Diverged | ExportMismatch) else Reason.TRAINING_ERROR
+    trace = "".join(traceback.format_exception(error))[-4000:]
+    return json.dumps({"reason": reason, "message": f"{type(error).__name__}: {error}"[:4000], "traceback": trace})
+
+
+def _device() -> torch.device:
+    mine = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+    if not mine:
+        return torch.device("cpu")
+    visible = os.environ["CUDA_VISIBLE_DEVICES"].split(",")  # Ray Train shows every worker all GPUs of the node's group
+    device = torch.device("cuda", visible.index(mine[0]))
+    torch.cuda.set_device(device)
+    return device

@@ -1,0 +1,85 @@
+"""The artifact store as the cluster sees it: folders and small files under one fsspec URL."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+class StoreLost(Exception):
+    """The store did not do what it was asked: not the fault of the job."""
+
+
+class Store:
+    """Paths are relative to the root and written with slashes. Every call raises StoreLost."""
+
+    def __init__(self, url: str) -> None:
+        options = {"auto_mkdir": True} if url.startswith("file:") or "://" not in url else {}
+        self.fs, self.root = url_to_fs(url, **options)
+
+    @property
+    def local(self) -> bool:
+        return isinstance(self.fs, LocalFileSystem)
+
+    def path(self, path: str) -> str:
+        """The path as `fs` understands it."""
+        return f"{self.root}/{path}"
+
+    def put_folder(self, folder: Path, path: str) -> None:
+        """Copy the content of `folder` to `path`, which must be new."""
+        with _lost(path):
+            self.fs.put(f"{folder}/", self.path(path), recursive=True)
+
+    def put(self, content: bytes, path: str) -> None:
+        """Write one file; readers see all of it or none."""
+        with _lost(path):
+            if not self.local:
+                self.fs.pipe_file(self.path(path), content)
+                return
+            target = Path(self.path(path))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
+                file.write(content)
+            Path(file.name).chmod(0o644)
+            Path(file.name).replace(target)
+
+    def put_json(self, value: dict[str, Any], path: str) -> None:
+        self.put(json.dumps(value).encode(), path)
+
+    def json(self, path: str) -> dict[str, Any] | None:
+        """The content of a JSON file, or None when there is none."""
+        with _lost(path):
+            if not self.fs.exists(self.path(path)):
+                return None
+            content: dict[str, Any] = json.loads(self.fs.cat_file(self.path(path)))
+            return content
+
+    def folder(self, path: str) -> Path:
+        """A folder's local copy; in a local store the folder itself."""
+        with _lost(path):
+            if self.local:
+                return Path(self.path(path))
+            target = Path(tempfile.mkdtemp(prefix="fewstep-"))
+            self.fs.get(f"{self.path(path)}/", str(target), recursive=True)
+            return target
+
+
+def teacher_folder(source: str, store: Store) -> Path:
+    """The teacher's diffusers folder: 'builtin:<name>' ships with the package, anything else is a path in the store."""
+    kind, _, name = source.partition(":")
+    return ASSETS / name / "teacher" if kind == "builtin" else store.folder(source)
+
+
+@contextmanager
+def _lost(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreLost(f"{path}: {error}") from error
