@@ -1,0 +1,41 @@
+/** The API key: given once in the address (`#key=…`) or typed in, then kept in this browser. */
+
+const STORED = "fewstep.key";
+const listeners = new Set<() => void>();
+let refused = false;
+
+export function takeKeyFromAddress(): void {
+  const match = /(?:^#|&)key=([^&]+)/.exec(location.hash);
+  if (!match?.[1]) return;
+  localStorage.setItem(STORED, decodeURIComponent(match[1]));
+  history.replaceState(null, "", location.pathname + location.search);
+}
+
+export function currentKey(): string {
+  return localStorage.getItem(STORED) ?? "";
+}
+
+export function setKey(key: string): void {
+  localStorage.setItem(STORED, key);
+  refused = false;
+  listeners.forEach((tell) => tell());
+}
+
+export function refuseKey(): void {
+  if (refused) return;
+  refused = true;
+  listeners.forEach((tell) => tell());
+}
+
+export function askForKey(): void {
+  refuseKey();
+}
+
+export function isKeyRefused(): boolean {
+  return refused;
+}
+
+export function onKeyChange(tell: () => void): () => void {
+  listeners.add(tell);
+  return () => void listeners.delete(tell);
+}

@@ -1,0 +1,40 @@
+import { download } from "../api/client";
+import type { Student } from "../api/types";
+import { age, bytes, parameters } from "../format";
+import { Link } from "../router";
+import { DeployButton } from "./DeployButton";
+import { FiguresTable } from "./FiguresTable";
+import { DownloadIcon } from "./icons";
+import { PixelImage } from "./PixelImage";
+
+export function DownloadStudent({ student }: { student: Student }) {
+  return (
+    <button type="button" className="button"
+      onClick={() => void download(student.archive_url, `${student.name}.tar.gz`)}>
+      <DownloadIcon />
+      Download
+    </button>
+  );
+}
+
+export function StudentTile({ student }: { student: Student }) {
+  return (
+    <article className="card tile">
+      <div>
+        <h2><Link href={`/students/${student.id}`}>{student.name}</Link></h2>
+        <p className="small quiet">
+          {student.method} of <span className="teacher-ink">{student.teacher}</span>, {parameters(student.parameters)}{" "}
+          parameters, {bytes(student.bytes)}, {age(student.created_at)}
+        </p>
+      </div>
+      <div className="plate">
+        <PixelImage path={student.grid_url} zoom={4.5} alt={`The teacher's row above the rows of ${student.name}`} />
+      </div>
+      <FiguresTable student={student} />
+      <div className="row">
+        <DeployButton student={student} primary />
+        <DownloadStudent student={student} />
+      </div>
+    </article>
+  );
+}

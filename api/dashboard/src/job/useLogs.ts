@@ -1,0 +1,50 @@
+import { useEffect, useState } from "react";
+
+import type { LogLine } from "../api/types";
+import { events } from "../api/sse";
+
+const MOST_KEPT = 20_000;
+const AGAIN_MS = 1500;
+
+/** The job's log so far and as it grows; after a cut the stream goes on behind the last line that came. */
+export function useLogs(jobId: string, live: boolean): LogLine[] {
+  const [lines, setLines] = useState<LogLine[]>([]);
+
+  useEffect(() => {
+    const abort = new AbortController();
+    let lastId = "";
+    let fresh: LogLine[] = [];
+    const flush = setInterval(() => {
+      if (fresh.length === 0) return;
+      const arrived = fresh;
+      fresh = [];
+      setLines((old) => {
+        const newest = old.at(-1)?.seq ?? 0;
+        return [...old, ...arrived.filter((line) => line.seq > newest)].slice(-MOST_KEPT);
+      });
+    }, 200);
+    const follow = async (): Promise<void> => {
+      while (!abort.signal.aborted) {
+        try {
+          for await (const event of events(`/v1/jobs/${jobId}/logs`, lastId, abort.signal)) {
+            if (event.id) lastId = event.id;
+            const line = JSON.parse(event.data) as Partial<LogLine>;
+            if (typeof line.seq === "number") fresh.push(line as LogLine);
+          }
+        } catch (cause) {
+          if (abort.signal.aborted) return;
+          console.warn("logs", cause);
+        }
+        if (!live) return;
+        await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+      }
+    };
+    void follow();
+    return () => {
+      abort.abort();
+      clearInterval(flush);
+    };
+  }, [jobId, live]);
+
+  return lines;
+}
