@@ -21,6 +21,10 @@ class MethodSettings(BaseModel):
     paper: ClassVar[str]
     data_need: ClassVar[DataNeed]
     summary: ClassVar[str]
+    networks: ClassVar[int]
+    "How many networks of the teacher's size a worker holds: student, its EMA, teacher and the method's own."
+    trained_networks: ClassVar[int]
+    "How many of them have gradients and an optimizer."
 
     kind: str
     batch_size: int = Field(64, ge=1, le=65_536, description="Images per optimizer step, over all workers.")
@@ -60,9 +64,11 @@ class ProgressiveSettings(MethodSettings):
     networks: ClassVar[int] = 3
     trained_networks: ClassVar[int] = 1
 
-    first_steps: int = Field(4, ge=1, le=1024, description="Sampling steps of the first rung's student.")
+    first_steps: int = Field(8, ge=1, le=1024, description="Sampling steps of the first rung's student.")
     last_steps: int = Field(1, ge=1, le=1024, description="Sampling steps of the last rung's student.")
-    rung_iterations: int = Field(300, ge=1, le=1_000_000, description="Optimizer steps per rung.")
+    rung_iterations: int = Field(
+        230, ge=1, le=1_000_000, description="Optimizer steps per rung; the last two rungs take twice as many."
+    )
 
     @model_validator(mode="after")
     def halving(self) -> "ProgressiveSettings":
@@ -80,8 +86,13 @@ class ProgressiveSettings(MethodSettings):
             rungs.append(rungs[-1] // 2)
         return rungs
 
+    def rung_lengths(self) -> list[int]:
+        """Optimizer steps of each rung: the longer the student's steps, the more it has to learn."""
+        rungs = len(self.rungs())
+        return [self.rung_iterations * (2 if rung >= rungs - 2 else 1) for rung in range(rungs)]
+
     def total_steps(self) -> int:
-        return self.rung_iterations * len(self.rungs())
+        return sum(self.rung_lengths())
 
     def student_steps(self) -> list[list[int]]:
         return [[n] for n in self.rungs()]

@@ -111,7 +111,7 @@ class Trainer:
         for turn, role in enumerate(self.method.turns(self.state.step)):
             prefix = "" if role == "student" else f"{role}_"
             rate = self.method.learning_rate(role) * schedule(position, self.segments[segment])
-            out, norm = self._turn(turn, role, rate)
+            out, norm = self._turn(turn, role, rate, segment)
             values |= {f"{prefix}loss": out.loss.detach(), f"{prefix}grad_norm": norm, **out.logs}
             if role == "student":
                 values["learning_rate"] = torch.tensor(rate)
@@ -126,7 +126,7 @@ class Trainer:
         self.state.training_seconds += seconds
         return named | {"images_per_second": self.settings.batch_size / seconds}
 
-    def _turn(self, turn: int, role: str, rate: float) -> tuple[LossOut, Tensor]:
+    def _turn(self, turn: int, role: str, rate: float, segment: int) -> tuple[LossOut, Tensor]:
         """One update of one role; gradients are means over micro-batches and workers."""
         for name, module in self.method.trainable.items():
             module.requires_grad_(name == role)
@@ -145,7 +145,7 @@ class Trainer:
                 device=self.host.device,
             )
             batch = self.images.batch(rng) if self.images and self.method.needs_images else None
-            out = self.method.loss(role, batch, self.state.step, rng)
+            out = self.method.loss(role, batch, segment, rng)
             (out.loss / parts).backward()
         average_over_workers(parameter.grad for parameter in module.parameters())
         norm = nn.utils.clip_grad_norm_(module.parameters(), self.settings.max_grad_norm)

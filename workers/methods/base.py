@@ -67,8 +67,8 @@ class Method(ABC, Generic[S]):
         return self.settings.learning_rate
 
     @abstractmethod
-    def loss(self, role: str, batch: Batch | None, step: int, rng: BatchRng) -> LossOut:
-        """What `role` descends. `step` counts from 0; `batch` is there if `needs_images`."""
+    def loss(self, role: str, batch: Batch | None, segment: int, rng: BatchRng) -> LossOut:
+        """What `role` descends in segment number `segment`. `batch` is there if `needs_images`."""
 
     def after_step(self) -> None:
         """Let followers follow."""

@@ -36,7 +36,7 @@ class Consistency(Method[ConsistencySettings]):
         """The consistency function, f(x, 0) = x."""
         return consistency_function(x, network.predict(x, t, labels), t, self.path.timesteps)
 
-    def loss(self, role: str, batch: Batch | None, step: int, rng: BatchRng) -> LossOut:
+    def loss(self, role: str, batch: Batch | None, segment: int, rng: BatchRng) -> LossOut:
         assert batch is not None
         t, s = grid_cell(rng.uniform(), self.grid)
         x_t = self.path.add_noise(batch.images, rng.normal(batch.images.shape[1:]), t)

@@ -54,7 +54,7 @@ class DMD2(Method[DMD2Settings]):
     def learning_rate(self, role: str) -> float:
         return self.settings.fake_learning_rate if role == "fake" else self.settings.learning_rate
 
-    def loss(self, role: str, batch: Batch | None, step: int, rng: BatchRng) -> LossOut:
+    def loss(self, role: str, batch: Batch | None, segment: int, rng: BatchRng) -> LossOut:
         if role == "fake":
             with torch.no_grad():
                 x, labels = self.generate(rng)

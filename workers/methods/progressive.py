@@ -29,17 +29,16 @@ class Progressive(Method[ProgressiveSettings]):
         self.followers = {"previous": self.previous}
 
     def segments(self) -> list[int]:
-        return [self.settings.rung_iterations] * len(self.settings.rungs())
+        return self.settings.rung_lengths()
 
-    def loss(self, role: str, batch: Batch | None, step: int, rng: BatchRng) -> LossOut:
+    def loss(self, role: str, batch: Batch | None, segment: int, rng: BatchRng) -> LossOut:
         assert batch is not None
-        rung = step // self.settings.rung_iterations
-        steps = self.settings.rungs()[rung]
+        steps = self.settings.rungs()[segment]
         cells = torch.tensor(SamplerSpec("ddim", (steps,), self.path.timesteps).times(steps), dtype=torch.float64)
         t, s = cells[(rng.uniform() * steps).long()].unbind(1)
         x_t = self.path.add_noise(batch.images, rng.normal(batch.images.shape[1:]), t)
 
-        target = self.target(self.teacher if rung == 0 else self.previous, x_t, t, s, batch)
+        target = self.target(self.teacher if segment == 0 else self.previous, x_t, t, s, batch)
         x0 = self.student.predict(x_t, t, batch.labels)
         weight = v_weight(t, self.path).to(x0)
         return LossOut((weight * squared(x0, target)).mean())
