@@ -14,10 +14,11 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import DDIMScheduler, LCMScheduler
+from diffusers import DDIMScheduler, LCMScheduler, UNet2DModel
 
+from workers.diffusion.paths import VPDiscrete
 from workers.diffusion.sampler import SamplerSpec, draw, seeded
-from workers.models.unet2d import UNetDenoiser, load_teacher, scheduler_config
+from workers.models.unet2d import PREDICTION_TYPES, UNetDenoiser, load_teacher, scheduler_config
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -30,14 +31,14 @@ class FolderInvalid(ValueError):
     """A model folder that is not loaded, and why."""
 
 
-def write_model(folder: Path, student: UNetDenoiser, sampler: SamplerSpec, teacher_scheduler: dict[str, Any]) -> None:
+def write_model(folder: Path, unet: UNet2DModel, sampler: SamplerSpec, teacher_scheduler: dict[str, Any]) -> None:
     """Write the diffusers part of a student's folder: it loads as a `ConsistencyModelPipeline`.
 
     Args:
         teacher_scheduler: config of the teacher's scheduler, whose noise schedule the student keeps.
     """
     name, config = sampler.scheduler_config(teacher_scheduler)
-    student.unet.save_pretrained(folder / "unet", safe_serialization=True)
+    unet.save_pretrained(folder / "unet", safe_serialization=True)
     SCHEDULERS[name].from_config(config).save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "ConsistencyModelPipeline",
@@ -97,14 +98,13 @@ class Student:
             guidance: scale g of u + g(c - u) for a teacher; a student has its guidance built in and takes None.
         """
         self._check(labels, len(seeds), steps, guidance)
-        guided = guidance is not None and guidance != 1
         with self._one_at_a_time:
             generators, device = seeded(seeds), self.unet.device
             x = draw(self.image_size, generators, device)
-            if labels is not None:
-                labels = labels.to(device)
-                if guided:
-                    labels = torch.cat([labels, torch.full_like(labels, self.null_label)])
+            labels = None if labels is None else labels.to(device)
+            guided = guidance is not None and guidance != 1
+            if guided and labels is not None and self.null_label is not None:
+                labels = torch.cat([labels, torch.full_like(labels, self.null_label)])
             self.scheduler.set_timesteps(steps)
             for t in self.scheduler.timesteps:
                 out = self.unet(torch.cat([x, x]) if guided else x, t, class_labels=labels, return_dict=False)[0]
@@ -143,18 +143,24 @@ def load_student(folder: Path) -> Student:
     """
     refuse_pickles_and_code(folder)
     manifest = read_manifest(folder)
-    if manifest is None:
-        denoiser = load_teacher(folder)
-        config = scheduler_config(folder)
-        timesteps = int(config.get("num_train_timesteps", 1000))
-        _, config = SamplerSpec("ddim", (1,), timesteps).scheduler_config(config)
-        return Student(denoiser, DDIMScheduler.from_config(config), steps=())
-    check_files(folder, manifest["files"])
+    if manifest is not None:
+        check_files(folder, manifest["files"])
+        return open_model(folder, tuple(manifest["sampler"]["steps"]))
+    teacher = load_teacher(folder)
+    _, config = SamplerSpec("ddim", (1,), teacher.path.timesteps).scheduler_config(scheduler_config(folder))
+    return Student(teacher, DDIMScheduler.from_config(config), steps=())
+
+
+def open_model(folder: Path, steps: tuple[int, ...]) -> Student:
+    """Open the diffusers part of a student's folder; nothing is checked against a manifest."""
     kind = json.loads((folder / "model_index.json").read_text())["scheduler"]
     if kind[0] != "diffusers" or kind[1] not in SCHEDULERS:
         raise FolderInvalid(f"model_index.json names the scheduler {kind}: expected one of {sorted(SCHEDULERS)}")
     scheduler = SCHEDULERS[kind[1]].from_pretrained(folder / "scheduler")
-    return Student(load_teacher(folder), scheduler, steps=tuple(manifest["sampler"]["steps"]))
+    unet = UNet2DModel.from_pretrained(folder / "unet", use_safetensors=True, low_cpu_mem_usage=False)
+    prediction = PREDICTION_TYPES[scheduler.config.prediction_type]
+    denoiser = UNetDenoiser(unet, VPDiscrete(scheduler.alphas_cumprod), prediction).eval().requires_grad_(False)
+    return Student(denoiser, scheduler, steps)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

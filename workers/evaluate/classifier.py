@@ -43,9 +43,9 @@ class DigitClassifier(nn.Module):
         into, out = self.trunk[-1], self.head[-1]
         assert isinstance(into, nn.Linear)
         assert isinstance(out, nn.Linear)
-        into.weight *= factor
-        into.bias *= factor
-        out.weight /= factor
+        into.weight.mul_(factor)
+        into.bias.mul_(factor)
+        out.weight.div_(factor)
 
 
 def save_classifier(classifier: DigitClassifier, path: Path = ASSET) -> None:

@@ -98,7 +98,7 @@ class Evaluator:
         )
 
 
-def judges_digits(image_size: tuple[int, int, int], num_classes: int | None) -> bool:
+def judges_digits(image_size: tuple[int, ...], num_classes: int | None) -> bool:
     """Whether a teacher of this shape is taken for one of the digits."""
     return image_size == IMAGE_SIZE and num_classes in (None, NUM_CLASSES)
 

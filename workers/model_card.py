@@ -1,0 +1,127 @@
+"""The README.md of a student's folder: what it is, how good it is, how to run it."""
+
+from dataclasses import dataclass
+
+import yaml
+
+from service.observations import Figures
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the card tells. `guidance_scale` is the teacher's that the student has learnt, 1 for none."""
+
+    label: str
+    method_title: str
+    paper: str
+    teacher: str
+    teacher_sha256: str
+    guidance_scale: float
+    sampler: str
+    steps: tuple[int, ...]
+    image_size: tuple[int, ...]
+    num_classes: int | None
+    parameters: int
+    training_seconds: float
+    samples: int
+    evaluator: str
+    figures: dict[int, Figures]
+    teacher_figures: dict[int, Figures]
+
+
+def model_card(card: Card) -> str:
+    """Markdown with YAML front matter, as model hubs read it."""
+    front = {
+        "library_name": "diffusers",
+        "pipeline_tag": "unconditional-image-generation",
+        "tags": ["fewstep", "distillation", "few-step", *([] if card.num_classes is None else ["class-conditional"])],
+    }
+    channels, height, width = card.image_size
+    conditions = "unconditional" if card.num_classes is None else f"classes 0 to {card.num_classes - 1}"
+    guidance = f" under guidance scale {card.guidance_scale:g}" if card.guidance_scale != 1 else ""
+    return f"""---
+{yaml.safe_dump(front, sort_keys=False).strip()}
+---
+
+# {card.label}
+
+A student of the diffusion model **{card.teacher}**{guidance}, made with {card.method_title.lower()} ({card.paper}). It
+draws an image in {_steps(card.steps)}; plain diffusers runs it.
+
+![The teacher's images above the student's, from the same seeds](grid.png)
+
+## Use
+
+```python
+import torch
+from diffusers import ConsistencyModelPipeline
+
+pipeline = ConsistencyModelPipeline.from_pretrained(".")  # this folder
+{_call(card)}
+images[0].save("image.png")
+```
+
+One generator per image makes each image depend on its own seed alone.
+
+## Quality
+
+{_table(card)}
+
+{_reading(card)}
+
+## Facts
+
+| | |
+|---|---|
+| images | {channels} × {height} × {width}, {conditions} |
+| sampler | {card.sampler}, made for {_steps(card.steps)} |
+| parameters | {card.parameters:,} |
+| training time | {card.training_seconds:.0f} s |
+| teacher's SHA-256 | `{card.teacher_sha256}` |
+
+`manifest.json` holds the whole job specification and the SHA-256 of every file.
+"""
+
+
+def _steps(steps: tuple[int, ...]) -> str:
+    *others, last = [str(n) for n in sorted(steps)]
+    return (f"{', '.join(others)} or {last}" if others else last) + (" step" if last == "1" else " steps")
+
+
+def _call(card: Card) -> str:
+    columns = min(card.num_classes or 10, 10)
+    labels = "" if card.num_classes is None else f"\n    class_labels=list(range({columns})),"
+    return f"""images = pipeline(
+    batch_size={columns},{labels}
+    num_inference_steps={card.steps[0]},
+    generator=[torch.Generator().manual_seed(seed) for seed in range({columns})],
+).images"""
+
+
+def _table(card: Card) -> str:
+    head = "| | Fréchet ↓ | kernel ↓ | accuracy | precision | recall | diversity | nearest neighbour | ms per image |"
+    rows = [_row(f"teacher, {n}", f) for n, f in sorted(card.teacher_figures.items(), reverse=True)]
+    rows += [_row(f"**student, {n}**", f) for n, f in sorted(card.figures.items(), reverse=True)]
+    return "\n".join([head, "|---" * 9 + "|", *rows])
+
+
+def _row(name: str, f: Figures) -> str:
+    accuracy = "–" if f.accuracy is None else f"{f.accuracy:.3f}"
+    return (
+        f"| {name} | {f.frechet:.2f} | {f.kernel:.3f} | {accuracy} | {f.precision:.2f} | {f.recall:.2f} "
+        f"| {f.diversity:.2f} | {f.nearest_neighbour_ratio:.2f} | {f.ms_per_image:.2f} |"
+    )
+
+
+def _reading(card: Card) -> str:
+    reference = (
+        "Distances are to held-out images; a nearest neighbour near 1 is as far from the training images as held-out "
+        "images are, near 0 a copy of them."
+        if card.evaluator.startswith("digits")
+        else "Distances are to the teacher's own images, since its training data is not at hand."
+    )
+    balanced = "the same number of each class, " if card.num_classes else ""
+    return (
+        f"The first column names the sampling steps; every row is {card.samples} images, {balanced}judged by "
+        f"`{card.evaluator}`. {reference} Diversity is relative to those images too."
+    )
