@@ -20,6 +20,7 @@ from sqlalchemy import Connection, event, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
+from service.settings import Settings
 from service.tables import Row
 
 _WRITES = "fewstep_writes"
@@ -113,6 +114,19 @@ async def insert_once(
     else:
         statement = statement.on_conflict_do_nothing(index_elements=unique)
     await session.execute(statement, rows)
+
+
+def upgrade(settings: Settings) -> None:
+    """Bring the configured database to the newest revision: what `fewstep db upgrade` does."""
+
+    async def run() -> None:
+        db = Database(settings.resolved_database_url())
+        try:
+            await db.upgrade()
+        finally:
+            await db.close()
+
+    asyncio.run(run())
 
 
 def head_revision() -> str:

@@ -61,7 +61,7 @@ async def page(
     method: str | None = None,
     name: str | None = None,
 ) -> Sequence[Job]:
-    """The newest first, starting below the id `after`; up to `limit` + 1, so that the caller sees whether more follow."""
+    """The newest first, starting below the id `after`; up to `limit` + 1, so that one sees whether more follow."""
     query = select(Job).order_by(Job.id.desc()).limit(limit + 1)
     if after is not None:
         query = query.where(Job.id < after)

@@ -148,7 +148,11 @@ class DMD2Settings(MethodSettings):
         return self.iterations
 
     def student_steps(self) -> list[list[int]]:
-        return [[self.steps]]
+        """One student; a 4-step one also samples in 2 steps, whose times are every other of the four."""
+        steps = [self.steps]
+        while steps[-1] % 2 == 0 and steps[-1] > 2:
+            steps.append(steps[-1] // 2)
+        return [steps]
 
 
 Method = Annotated[

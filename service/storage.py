@@ -1,4 +1,4 @@
-"""The artifact store: a folder on any file system that fsspec knows. Paths are relative to its root and stay below it."""
+"""The artifact store: a folder on any file system that fsspec knows. Paths are relative to it and stay below it."""
 
 import io
 import zipfile

@@ -15,7 +15,7 @@ def estimated_memory_bytes(spec: JobSpec, teacher: Teacher) -> int:
 
     P parameters in each network of the method: 4 P per network held, and 12 P more per network trained. A UNet's
     activations per image are about pixels × width × depth, and width × depth grows with the root of P: 16 H W √P
-    bytes, for the part of the batch that is run at once, per trained network. A figure to choose a machine by, not a bound.
+    bytes, for the part of the batch that is run at once, per trained network. To choose a machine by; not a bound.
     """
     _, height, width = teacher.image_size
     peak = 0.0

@@ -1,0 +1,130 @@
+"""The control plane as an ASGI application: `uvicorn --factory api.app:create_app`, with settings from FEWSTEP_*."""
+
+import asyncio
+import contextlib
+import logging
+import sys
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+from typing import Any
+
+import httpx
+import structlog
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from prometheus_client import CollectorRegistry
+from starlette.concurrency import run_in_threadpool
+
+from api import attempts, endpoints, health, images, jobs, methods, observations, pages, problems, students, teachers
+from api.deps import Gauges, Services
+from api.middleware import BodyLimitMiddleware, RequestMetrics, RequestMiddleware
+from api.schemas import Problem
+from service import attempts as attempt_rows
+from service import auth
+from service import teachers as teacher_rows
+from service.cluster import Cluster, RayCluster
+from service.db import Database
+from service.reconcile import Reconciler
+from service.settings import Settings
+from service.storage import Storage
+
+REPORT_BODY_BYTES = 32_000_000
+"""Reports of running jobs may be longer than users' requests: up to 2,000 observations."""
+
+GATEWAY_SECONDS = 300.0
+
+log = structlog.get_logger(__name__)
+
+
+def create_app(settings: Settings | None = None, cluster: Cluster | None = None) -> FastAPI:
+    """Build the application. Nothing is opened before it starts; tests hand in their settings and cluster."""
+    settings = settings or Settings()
+    configure_logging()
+    registry = CollectorRegistry()
+    app = FastAPI(
+        title="Fewstep",
+        version=version("fewstep"),
+        description="Distil pre-trained diffusion models into students of one to four steps, and host them.",
+        lifespan=_lifespan,
+        redoc_url=None,
+        generate_unique_id_function=_operation_id,
+    )
+    db = Database(settings.resolved_database_url())
+    cluster = cluster or RayCluster(settings)
+    app.state.services = Services(
+        settings=settings,
+        db=db,
+        store=Storage(settings.resolved_store_url()),
+        cluster=cluster,
+        reconciler=Reconciler(db, cluster, settings),
+        registry=registry,
+        gauges=Gauges(registry),
+    )
+    app.state.gateway = httpx.AsyncClient(
+        base_url=settings.resolved_gateway_url(),
+        timeout=httpx.Timeout(GATEWAY_SECONDS, connect=3),
+        trust_env=False,
+    )
+    for part in (jobs, observations, attempts, methods, teachers, students, endpoints, images, health):
+        app.include_router(part.router)
+    pages.mount(app)
+    problems.install(app)
+    app.add_middleware(BodyLimitMiddleware, limit=settings.max_body_bytes, report_limit=REPORT_BODY_BYTES)
+    app.add_middleware(RequestMiddleware, metrics=RequestMetrics(registry))
+    app.openapi = lambda: _document(app)  # type: ignore[method-assign]
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    behind: Services = app.state.services
+    await behind.db.open()
+    facts = await run_in_threadpool(teacher_rows.inspect_builtin)
+    async with behind.db.write() as session:
+        now = await behind.db.now(session)
+        await teacher_rows.ensure_builtin(session, facts, now)
+        behind.attempt_key = await attempt_rows.signing_key(session)
+        if await auth.ensure_first_key(session, behind.settings.api_key_file(), now):
+            log.info("auth.first_key_written", file=str(behind.settings.api_key_file()))
+    loop = asyncio.create_task(behind.reconciler.run()) if behind.settings.reconcile_in_process else None
+    try:
+        yield
+    finally:
+        if loop is not None:
+            loop.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await loop
+        await app.state.gateway.aclose()
+        await behind.cluster.close()
+        await behind.db.close()
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with the shape of every error in it."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def configure_logging() -> None:
+    """One line for each event: for people on a terminal, JSON everywhere else."""
+    terminal = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            *([] if terminal else [structlog.processors.format_exc_info]),
+            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )

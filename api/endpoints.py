@@ -1,0 +1,76 @@
+"""Endpoints: serve a student under a name, watch it come up, take it down."""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.responses import Response
+
+from api import problems
+from api.deps import After, Behind, Create, Limit, Made, Services, api_key, page
+from api.schemas import EndpointCreate, EndpointView, Page
+from service import endpoints, students
+from service.endpoints import Pair
+from service.errors import InvalidRequest, NotFound, Pointer
+
+router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"], dependencies=[Depends(api_key)])
+
+
+@router.post("", status_code=202, response_model=EndpointView, responses=problems.declared(400, 409))
+async def create_endpoint(body: EndpointCreate, behind: Behind, create: Annotated[Create, Depends()]) -> Response:
+    """Serve a student; `ready` once it is loaded and warm."""
+
+    async def make(session: AsyncSession, now: datetime) -> Made:
+        try:
+            student = await students.get(session, body.student)
+        except NotFound as error:
+            raise InvalidRequest(error.detail, [Pointer("/student", error.detail)]) from error
+        pair = await endpoints.create(session, body.name, student, body.with_teacher, now)
+        return f"/v1/endpoints/{pair[0].id}", _view(behind, pair)
+
+    return await create(202, make)
+
+
+@router.get("", responses=problems.declared())
+async def list_endpoints(behind: Behind, limit: Limit = 20, after: After = None) -> Page[EndpointView]:
+    """Endpoints, the newest first."""
+    async with behind.db.read() as session:
+        rows = await endpoints.page(session, limit=limit, after=after)
+    return page(rows, limit, lambda pair: _view(behind, pair), lambda pair: pair[0].id)
+
+
+@router.get("/{endpoint}", responses=problems.declared(404))
+async def get_endpoint(endpoint: str, behind: Behind) -> EndpointView:
+    """One endpoint, by id or name."""
+    async with behind.db.read() as session:
+        return _view(behind, await endpoints.get(session, endpoint))
+
+
+@router.delete("/{endpoint}", status_code=202, responses=problems.declared(404))
+async def delete_endpoint(endpoint: str, behind: Behind) -> EndpointView:
+    """Take an endpoint down; it is `deleting` until it is gone."""
+    async with behind.db.write() as session:
+        row, _ = await endpoints.delete(session, endpoint, await behind.db.now(session))
+    behind.reconciler.nudge()
+    async with behind.db.read() as session:
+        return _view(behind, await endpoints.get(session, row.id))
+
+
+def _view(behind: Services, pair: Pair) -> EndpointView:
+    row, student = pair
+    deleting = row.deleted_at is not None
+    return EndpointView(
+        id=row.id,
+        name=row.name,
+        student=student.name,
+        student_id=student.id,
+        with_teacher=row.with_teacher,
+        status="deleting" if deleting else row.status.value,
+        detail="It is being taken down." if deleting else row.detail,
+        url=f"{behind.settings.resolved_gateway_url()}/v1",
+        steps=student.steps,
+        num_classes=student.num_classes,
+        image_size=student.image_size,
+        created_at=row.created_at,
+    )

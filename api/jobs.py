@@ -1,0 +1,145 @@
+"""Jobs: submit, validate, list, read, and the four wishes."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.responses import Response
+
+from api import problems
+from api.deps import After, Behind, Create, Limit, Made, Services, api_key, page
+from api.schemas import AttemptView, JobView, Page, Validation
+from service import jobs, students, teachers
+from service.spec import JobSpec
+from service.status import REASONS, Status, Wish
+from service.tables import Attempt, Job
+from service.validate import estimated_memory_bytes
+
+router = APIRouter(prefix="/v1", tags=["jobs"], dependencies=[Depends(api_key)])
+
+Text = Annotated[str | None, Query(max_length=200, pattern=r"^[A-Za-z0-9._-]+$")]
+
+
+@router.post("/jobs", status_code=202, response_model=JobView, responses=problems.declared(400, 409))
+async def submit_job(spec: JobSpec, create: Annotated[Create, Depends()]) -> Response:
+    """Queue a distillation job."""
+
+    async def make(session: AsyncSession, now: datetime) -> Made:
+        teacher = await teachers.find(session, spec.teacher)
+        job = await jobs.submit(session, spec, teacher, now)
+        return f"/v1/jobs/{job.id}", job_view(job)
+
+    return await create(202, make)
+
+
+@router.post("/jobs:validate", responses=problems.declared(400))
+async def validate_job(spec: JobSpec, behind: Behind) -> Validation:
+    """The checks of a submit, with nothing stored: the defaults that would apply, and what the job would cost."""
+    async with behind.db.read() as session:
+        teacher = await teachers.find(session, spec.teacher)
+    return Validation(
+        spec=spec.resolved(),
+        total_steps=spec.total_steps(),
+        students=[steps for stage in spec.chain() for steps in stage.method.student_steps()],
+        estimated_memory_bytes=estimated_memory_bytes(spec, teacher),
+    )
+
+
+@router.get("/jobs", responses=problems.declared())
+async def list_jobs(
+    behind: Behind,
+    limit: Limit = 20,
+    after: After = None,
+    status: Annotated[list[Status] | None, Query(description="One or more of them.")] = None,
+    teacher: Text = None,
+    method: Text = None,
+    name: Text = None,
+) -> Page[JobView]:
+    """Jobs, the newest first."""
+    async with behind.db.read() as session:
+        found = await jobs.page(
+            session, limit=limit, after=after, statuses=status or (), teacher=teacher, method=method, name=name
+        )
+        left = await students.ids_of_jobs(session, [job.id for job in found])
+        etas = {job.id: await jobs.eta_seconds(session, job) for job in found}
+    return page(found, limit, lambda job: job_view(job, students=left[job.id], eta=etas[job.id]), lambda job: job.id)
+
+
+@router.get("/jobs/{job_id}", responses=problems.declared(404))
+async def get_job(job_id: str, behind: Behind) -> JobView:
+    """One job, with its attempts."""
+    async with behind.db.read() as session:
+        return await _whole_view(session, await jobs.get(session, job_id))
+
+
+@router.post("/jobs/{job_id}/cancel", status_code=202, responses=problems.declared(404, 409))
+async def cancel_job(job_id: str, behind: Behind) -> JobView:
+    """Ask for the job to stop for good; it saves a checkpoint first."""
+    return await _wish(behind, job_id, Wish.CANCEL)
+
+
+@router.post("/jobs/{job_id}/pause", status_code=202, responses=problems.declared(404, 409))
+async def pause_job(job_id: str, behind: Behind) -> JobView:
+    """Ask for the job to save a checkpoint and leave the cluster."""
+    return await _wish(behind, job_id, Wish.PAUSE)
+
+
+@router.post("/jobs/{job_id}/resume", status_code=202, responses=problems.declared(404, 409))
+async def resume_job(job_id: str, behind: Behind) -> JobView:
+    """Ask for a paused job to go on from its last checkpoint."""
+    return await _wish(behind, job_id, Wish.RUN)
+
+
+@router.post("/jobs/{job_id}/retry", status_code=202, responses=problems.declared(404, 409))
+async def retry_job(job_id: str, behind: Behind) -> JobView:
+    """Ask for a failed or cancelled job to go on from its last checkpoint."""
+    async with behind.db.write() as session:
+        await jobs.retry(session, job_id, await behind.db.now(session))
+    return await _seen(behind, job_id)
+
+
+async def _wish(behind: Services, job_id: str, wanted: Wish) -> JobView:
+    async with behind.db.write() as session:
+        await jobs.wish(session, job_id, wanted, await behind.db.now(session))
+    return await _seen(behind, job_id)
+
+
+async def _seen(behind: Services, job_id: str) -> JobView:
+    behind.reconciler.nudge()
+    async with behind.db.read() as session:
+        return await _whole_view(session, await jobs.get(session, job_id))
+
+
+async def _whole_view(session: AsyncSession, job: Job) -> JobView:
+    left = await students.ids_of_jobs(session, [job.id])
+    tries = await jobs.attempts(session, job.id)
+    return job_view(job, tries, left[job.id], await jobs.eta_seconds(session, job))
+
+
+def job_view(
+    job: Job, tries: Sequence[Attempt] = (), students: Sequence[str] = (), eta: float | None = None
+) -> JobView:
+    said = job.detail.strip().splitlines()
+    return JobView(
+        id=job.id,
+        name=job.name,
+        status=job.status,
+        reason=job.reason,
+        detail=f"{REASONS[job.reason]} ({said[-1][:300]})" if said else REASONS[job.reason],
+        wish=job.wish,
+        teacher=job.teacher,
+        methods=job.methods.split(),
+        spec=JobSpec.model_validate(job.spec),
+        step=job.step,
+        total_steps=job.total_steps,
+        progress=min(1.0, job.step / job.total_steps),
+        eta_seconds=eta,
+        created_at=job.created_at,
+        updated_at=job.updated_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        attempts=[AttemptView.model_validate(attempt) for attempt in tries],
+        students=list(students),
+    )

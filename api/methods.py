@@ -1,0 +1,38 @@
+"""The distillation methods that this server knows, each with the JSON Schema that forms and docs are made from."""
+
+from fastapi import APIRouter, Depends
+
+from api import problems
+from api.deps import api_key
+from api.schemas import MethodView, Page
+from service.errors import NotFound
+from service.methods import METHODS
+
+router = APIRouter(prefix="/v1/methods", tags=["methods"], dependencies=[Depends(api_key)])
+
+
+@router.get("", responses=problems.declared())
+async def list_methods() -> Page[MethodView]:
+    """Every method."""
+    return Page(data=[_view(kind) for kind in METHODS], has_more=False, next=None)
+
+
+@router.get("/{kind}", responses=problems.declared(404))
+async def get_method(kind: str) -> MethodView:
+    """One method."""
+    if kind not in METHODS:
+        raise NotFound(f"There is no such method; known are: {', '.join(METHODS)}.")
+    return _view(kind)
+
+
+def _view(kind: str) -> MethodView:
+    method = METHODS[kind]
+    return MethodView(
+        kind=kind,
+        title=method.title,
+        family=method.family,
+        paper=method.paper,
+        data_need=method.data_need,
+        summary=method.summary,
+        json_schema=method.model_json_schema(),
+    )
