@@ -1,5 +1,6 @@
 """The operator's settings: environment variables with the prefix `FEWSTEP_`."""
 
+import ipaddress
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -19,6 +20,10 @@ class Settings(BaseSettings):
     store_url: str = Field("", description="fsspec URL of the artifact store; empty means a folder under home.")
     public_url: str = Field("", description="URL by which the cluster reaches the API; empty means host and port.")
     gateway_url: str = Field("", description="URL of the gateway; empty means host and gateway port.")
+    gateway_key: SecretStr = Field(
+        SecretStr(""), description="Bearer token that the gateway asks for; may be empty while host is loopback."
+    )
+    replica_gpus: float = Field(0, ge=0, le=16, description="GPUs of each endpoint's replica; 0 serves on CPU.")
     ray_dashboard_url: str = Field("http://127.0.0.1:8265", description="Ray's Jobs and Serve REST API.")
     ray_token: SecretStr = Field(SecretStr(""), description="Ray's bearer token; empty means none.")
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="Larger request bodies are refused.")
@@ -43,6 +48,9 @@ class Settings(BaseSettings):
 
     def resolved_gateway_url(self) -> str:
         return self.gateway_url or f"http://{self.host}:{self.gateway_port}"
+
+    def on_loopback(self) -> bool:
+        return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
 
     def api_key_file(self) -> Path:
         return self.resolved_home() / "api_key"

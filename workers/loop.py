@@ -32,12 +32,13 @@ from workers import stages
 from workers.finish import ExportMismatch
 from workers.group import Group, lost_peer
 from workers.report import Attempt, Fenced, Refused, Reporter
-from workers.store import Store, StoreLost, teacher_folder
+from workers.store import Store, StoreLost, local_folder
 from workers.trainer import Diverged
 
 RUN = "run"
 """Name of the Ray Train run below the job's folder; the same for all attempts, so that each goes on from the last."""
 
+REASONS: dict[type[Exception], Reason] = {Diverged: Reason.DIVERGED, ExportMismatch: Reason.EXPORT_MISMATCH}
 WISHES = list(Wish)
 FENCED = len(WISHES)
 
@@ -174,8 +175,10 @@ def _reporter() -> Reporter:
 def _run(host: RayHost, group: Group) -> Verdict:
     try:
         host.phase("starting")
-        teacher = teacher_folder(host.order.teacher_source, host.store)
-        outcome = stages.run(host.order.spec, teacher, host)
+        order = host.order
+        builtin = order.teacher_source.startswith("builtin:")
+        teacher = local_folder(order.teacher_source if builtin else f"{order.store}/{order.teacher_source}")
+        outcome = stages.run(order.spec, teacher, host)
     except (Fenced, Refused, StoreLost):
         raise
     except Exception as error:
@@ -200,7 +203,7 @@ def _run(host: RayHost, group: Group) -> Verdict:
 
 def _word(error: Exception) -> str:
     """What a rank's peers must know of its failure."""
-    reason = error.reason if isinstance(error, Diverged | ExportMismatch) else Reason.TRAINING_ERROR
+    reason = REASONS.get(type(error), Reason.TRAINING_ERROR)
     trace = "".join(traceback.format_exception(error))[-4000:]
     return json.dumps({"reason": reason, "message": f"{type(error).__name__}: {error}"[:4000], "traceback": trace})
 

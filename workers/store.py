@@ -61,20 +61,22 @@ class Store:
             content: dict[str, Any] = json.loads(self.fs.cat_file(self.path(path)))
             return content
 
-    def folder(self, path: str) -> Path:
-        """A folder's local copy; in a local store the folder itself."""
-        with _lost(path):
-            if self.local:
-                return Path(self.path(path))
-            target = Path(tempfile.mkdtemp(prefix="fewstep-"))
-            self.fs.get(f"{self.path(path)}/", str(target), recursive=True)
-            return target
 
+def local_folder(source: str) -> Path:
+    """A folder to read from: 'builtin:<name>' is a teacher that ships with the package, else an fsspec URL.
 
-def teacher_folder(source: str, store: Store) -> Path:
-    """The teacher's diffusers folder: 'builtin:<name>' ships with the package, anything else is a path in the store."""
+    A folder on a local file system is itself, any other is downloaded. Raises StoreLost.
+    """
     kind, _, name = source.partition(":")
-    return ASSETS / name / "teacher" if kind == "builtin" else store.folder(source)
+    if kind == "builtin":
+        return ASSETS / name / "teacher"
+    with _lost(source):
+        files, path = url_to_fs(source)
+        if isinstance(files, LocalFileSystem):
+            return Path(path)
+        target = Path(tempfile.mkdtemp(prefix="fewstep-"))
+        files.get(f"{path}/", str(target), recursive=True)
+        return target
 
 
 @contextmanager
