@@ -24,6 +24,7 @@ from starlette.routing import Route
 
 from deploy.asked import Asked, Refusal, Routed, resolve
 from deploy.batching import Batcher, Full
+from deploy.node_address import listen_there_only
 from service.images import Image, ImagesAnswer, ImagesRequest, ModelList
 
 log = logging.getLogger("ray.serve")
@@ -209,6 +210,7 @@ class Gateway:
     def __init__(
         self, host: str, port: int, key_sha256: str | None, open: bool, max_batch: int, in_flight: int
     ) -> None:
+        listen_there_only()
         self._where = host, port
         self._limits = max_batch, in_flight
         self._api = Api(key_sha256, open)

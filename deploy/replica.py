@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from ray import serve
 
+from deploy.node_address import listen_there_only
 from workers.artifact import Student, load_student
 from workers.store import local_folder
 
@@ -30,6 +31,7 @@ class Replica:
     """Generates batches, one after another, in a thread: the event loop stays free for Serve."""
 
     def __init__(self, student_url: str, teacher_source: str | None, max_batch: int) -> None:
+        listen_there_only()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # Half the cores: the gateway and everything else on the machine live on the others.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
