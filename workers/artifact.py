@@ -75,6 +75,7 @@ class Student:
         self.unet, self.scheduler, self.steps = denoiser.unet, scheduler, steps
         self.num_classes, self.null_label = denoiser.num_classes, denoiser.null_label
         self.image_size: tuple[int, ...] = denoiser.shape
+        self.device = torch.device("cpu")  # asking the network goes through all of its parameters
         self._one_at_a_time = threading.Lock()  # the scheduler keeps its place in the schedule
 
     @property
@@ -83,6 +84,7 @@ class Student:
 
     def to(self, device: torch.device | str) -> "Student":
         self.unet.to(device)
+        self.device = torch.device(device)
         return self
 
     @torch.inference_mode()
@@ -99,9 +101,9 @@ class Student:
         """
         self._check(labels, len(seeds), steps, guidance)
         with self._one_at_a_time:
-            generators, device = seeded(seeds), self.unet.device
-            x = draw(self.image_size, generators, device)
-            labels = None if labels is None else labels.to(device)
+            generators = seeded(seeds)
+            x = draw(self.image_size, generators, self.device)
+            labels = None if labels is None else labels.to(self.device)
             guided = guidance is not None and guidance != 1
             if guided and labels is not None and self.null_label is not None:
                 labels = torch.cat([labels, torch.full_like(labels, self.null_label)])

@@ -17,8 +17,10 @@ from rich.progress import track
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from workers.artifact import load_student
 from workers.data.digits import NUM_CLASSES, load_digits
 from workers.evaluate.classifier import DigitClassifier, save_classifier
+from workers.evaluate.evaluator import digits_evaluator
 
 NULL_CLASS = NUM_CLASSES
 FEATURE_SPREAD = 100.0  # total variance of the training part's features: a Fréchet distance of 1 is one per cent of it
@@ -115,13 +117,14 @@ def bar(iterations: int, name: str) -> Iterable[int]:
     return track(range(iterations), description=f"training the {name}", console=Console(stderr=True))
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=ASSETS, help="folder to write (default: %(default)s)")
     parser.add_argument("--teacher-iterations", type=int, default=4000)
     parser.add_argument("--classifier-iterations", type=int, default=1500)
+    parser.add_argument("--samples", type=int, default=1000, help="images per row of the figures printed at the end")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     arguments.output.mkdir(parents=True, exist_ok=True)
 
     classifier = train_classifier(arguments.classifier_iterations, arguments.seed)
@@ -129,6 +132,11 @@ def main() -> None:
     unet = train_teacher(arguments.teacher_iterations, arguments.seed)
     teacher = ConsistencyModelPipeline(unet, digits_scheduler())
     teacher.save_pretrained(arguments.output / "teacher", safe_serialization=True)
+
+    evaluator = digits_evaluator(classifier=arguments.output / "classifier.safetensors")
+    for steps in (50, 4, 2, 1):
+        figures = evaluator.figures(load_student(arguments.output / "teacher").generate, steps, arguments.samples)
+        Console().print(f"teacher at {steps}:", figures.model_dump())
 
 
 if __name__ == "__main__":

@@ -11,15 +11,15 @@ NEIGHBOURS = 3
 def frechet_distance(features_A: torch.Tensor, features_B: torch.Tensor) -> float:
     """Fréchet distance of the Gaussians fitted to two sets, ‖μ−ν‖² + tr(Σ + Ω − 2(ΣΩ)^½) (arXiv:1706.08500, eq. 6)."""
     A, B = features_A.double(), features_B.double()
-    cov_A, cov_B = torch.cov(A.T, correction=1), torch.cov(B.T, correction=1)
-    root_A = matrix_root(cov_A)
-    cross = torch.linalg.eigvalsh(root_A @ cov_B @ root_A).clamp_min(0).sqrt().sum()
-    return ((A.mean(0) - B.mean(0)).square().sum() + cov_A.trace() + cov_B.trace() - 2 * cross).item()
+    root_A, root_B = covariance_root(A), covariance_root(B)
+    cross = torch.linalg.matrix_norm(root_A @ root_B, "nuc")  # tr (ΣΩ)^½, exact for singular covariances as well
+    spread = root_A.square().sum() + root_B.square().sum()
+    return ((A.mean(0) - B.mean(0)).square().sum() + spread - 2 * cross).item()
 
 
-def matrix_root(matrix: torch.Tensor) -> torch.Tensor:
-    """Symmetric square root of a positive semi-definite [D, D] matrix."""
-    values, vectors = torch.linalg.eigh(matrix)
+def covariance_root(x: torch.Tensor) -> torch.Tensor:
+    """The symmetric [D, D] square root of the covariance of [N, D]."""
+    values, vectors = torch.linalg.eigh(torch.cov(x.T).reshape(x.shape[1], x.shape[1]))
     return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
 
 
