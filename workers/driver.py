@@ -65,6 +65,8 @@ def main() -> None:
         order = Attempt().order()
     except Fenced as error:
         sys.exit(f"the control plane does not want this attempt: {error}")
+    # Ray Train's helpers look for a cluster on this machine if they are not told which one is theirs.
+    ray.init(runtime_env={"env_vars": {"RAY_ADDRESS": os.environ["RAY_ADDRESS"]}})
     if run(order) == "failed":
         sys.exit("the job failed by itself; the control plane has been told why")
 

@@ -93,6 +93,7 @@ class RayHost:
             raise StoreLost(f"checkpoint {name}: {error}") from error
         self._saved = name
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        self.log("info", f"Checkpoint at step {step}: {size / 1e6:.1f} MB.")
         self.tell(CheckpointSaved, step=step, path=f"{self.order.folder}/{RUN}/{name}", bytes=size)
 
     def latest_checkpoint(self) -> Path | None:
@@ -100,6 +101,7 @@ class RayHost:
         if checkpoint is None:
             return None
         self._saved = Path(checkpoint.path).name
+        self.log("info", f"Going on from {self._saved}.")
         return Path(checkpoint.to_directory(tempfile.mkdtemp(prefix="fewstep-")))
 
     def wish(self) -> Wish:
@@ -111,6 +113,7 @@ class RayHost:
             path = f"{self.order.folder}/students/{record['label']}-{secrets.token_hex(4)}"
             self.store.put_folder(folder, path)
             self.store.put(grid, f"{path}.png")
+            self.log("info", f"Student {record['label']} is stored.")
             self.tell(StudentExported, path=path, grid=f"{path}.png", **record)
 
     def cached(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -176,6 +179,8 @@ def _run(host: RayHost, group: Group) -> Verdict:
     try:
         host.phase("starting")
         order = host.order
+        ranks = "one worker" if host.world_size == 1 else f"{host.world_size} workers"
+        host.log("info", f"Attempt {order.number} starts on {ranks}, {host.device.type}.")
         builtin = order.teacher_source.startswith("builtin:")
         teacher = local_folder(order.teacher_source if builtin else f"{order.store}/{order.teacher_source}")
         outcome = stages.run(order.spec, teacher, host)
@@ -196,6 +201,7 @@ def _run(host: RayHost, group: Group) -> Verdict:
     if outcome.stopped is None:
         host.tell(Done)
     else:
+        host.log("info", f"Stopped at step {outcome.step} on request ({outcome.stopped}).")
         host.tell(Stopped, wish=outcome.stopped, step=outcome.step)
     host.flush()
     return "done" if outcome.stopped is None else "stopped"

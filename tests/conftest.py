@@ -1,0 +1,81 @@
+"""What tests of several parts share: one running platform, for those that need real parts."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A running `fewstep up` of this test run's own."""
+
+    home: Path
+    url: str
+    gateway_url: str
+    ray_url: str
+    key: str
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The present content of up.json; a restarted child has another pid there."""
+        content: dict[str, Any] = json.loads((self.home / "up.json").read_text())
+        return content
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """By child: `ray` and `control-plane`."""
+        pids: dict[str, int] = self.state["pids"]
+        return pids
+
+
+def free_port() -> int:
+    """A port that nobody listens on at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def start_platform(home: Path, *command: str, **settings: str) -> subprocess.Popen[bytes]:
+    """`python -m deploy.local`, or another command, for this home on free ports."""
+    values = {"HOME": str(home), "PORT": str(free_port()), "GATEWAY_PORT": str(free_port())} | settings
+    env = os.environ | {f"FEWSTEP_{name}": value for name, value in values.items()} | {"OMP_NUM_THREADS": "1"}
+    with (home / "up.log").open("ab") as log:
+        run = list(command) or ["-m", "deploy.local"]
+        return subprocess.Popen([sys.executable, *run], env=env, stdout=log, stderr=subprocess.STDOUT)
+
+
+def wait_until_up(home: Path, process: subprocess.Popen[bytes], seconds: float = 180) -> dict[str, Any]:
+    """The content of up.json, once this process has written it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        if (home / "up.json").exists():
+            state: dict[str, Any] = json.loads((home / "up.json").read_text())
+            if state["pid"] == process.pid:
+                return state
+        time.sleep(0.1)
+    raise AssertionError(f"the platform did not come up:\n{(home / 'up.log').read_text()}")
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """The platform that all tests marked `ray` share: SQLite, a local Ray, control plane and gateway on free ports."""
+    home = tmp_path_factory.mktemp("platform")
+    process = start_platform(home)
+    try:
+        state = wait_until_up(home, process)
+        key = Path(state["api_key_file"]).read_text().strip()
+        yield Platform(home, state["url"], state["gateway_url"], state["ray_url"], key)
+    finally:
+        process.terminate()
+        process.wait(60)
