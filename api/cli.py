@@ -90,13 +90,15 @@ def read_spec(
     file: Path | None, teacher: str, method: str | None, settings: list[str], name: str | None
 ) -> dict[str, Any]:
     """A spec from a YAML or JSON file, or from the options; `--set` changes the method's settings of either."""
+    spec: dict[str, Any]
     if file is not None:
         try:
-            spec: Any = yaml.safe_load(sys.stdin if str(file) == "-" else file.read_text())
+            content = yaml.safe_load(sys.stdin if str(file) == "-" else file.read_text())
         except (OSError, yaml.YAMLError) as error:
             fail(f"{file}: {error}")
-        if not isinstance(spec, dict):
+        if not isinstance(content, dict):
             fail(f"{file}: a job spec is a mapping, such as 'teacher: digits'")
+        spec = content
     elif method is None:
         fail("give a job file, or --method (see `fewstep methods`)")
     else:
