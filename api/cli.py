@@ -12,11 +12,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 import yaml
 from pydantic import BaseModel
-from service.db import upgrade
 
 from api import render
 from api.client import Client, ServerError
 from api.render import console
+from service.db import upgrade
 from service.settings import Settings
 from service.status import Status
 

@@ -1,6 +1,6 @@
 """Put a teacher and its students side by side: `python -m workers.compare --out grid.png TEACHER:50 STUDENT:1 ...`.
 
-Each argument is a diffusers folder (or `builtin:digits`) and the number of sampling steps; every row is drawn from the same seeds.
+Each argument is a diffusers folder (or `builtin:digits`) and the number of sampling steps. Rows share their seeds.
 """
 
 import argparse
