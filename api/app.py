@@ -61,7 +61,9 @@ def create_app(settings: Settings | None = None, cluster: Cluster | None = None)
         registry=registry,
         gauges=Gauges(registry),
     )
+    key = settings.gateway_key.get_secret_value()
     app.state.gateway = httpx.AsyncClient(
+        headers={"Authorization": f"Bearer {key}"} if key else {},
         base_url=settings.resolved_gateway_url(),
         timeout=httpx.Timeout(GATEWAY_SECONDS, connect=3),
         trust_env=False,

@@ -20,19 +20,18 @@ from service.status import REASONS, Reason
 from service.tables import Attempt, Checkpoint, Job, Log, Metric, Outcome, Sample, Secret
 
 
-async def create(session: AsyncSession, job: Job, now: datetime) -> Attempt:
-    """Write the job's next attempt. Its Ray submission id follows from the job and the number alone."""
-    number = job.attempt + 1
+async def create(session: AsyncSession, job_id: str, number: int, now: datetime) -> Attempt:
+    """Write an attempt. Its Ray submission id follows from the job and the number alone."""
     attempt = Attempt(
         id=new_id("att"),
-        job_id=job.id,
+        job_id=job_id,
         number=number,
-        submission_id=f"{job.id}-a{number}".replace("_", "-"),
+        submission_id=f"{job_id}-a{number}".replace("_", "-"),
         created_at=now,
     )
     session.add(attempt)
     await session.flush()
-    await events.emit(session, job.id, "attempt", f"Attempt {number} was made.", now, data={"attempt": number})
+    await events.emit(session, job_id, "attempt", f"Attempt {number} was made.", now, data={"attempt": number})
     return attempt
 
 

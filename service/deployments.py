@@ -9,9 +9,9 @@ from typing import Any
 import structlog
 from sqlalchemy import delete, select, update
 
-from service import serving
 from service.cluster import Cluster, ClusterUnavailable, ServeApp
 from service.db import Database
+from service.serving import Served, serve_config
 from service.settings import Settings
 from service.storage import Storage
 from service.tables import Endpoint, EndpointStatus, Job, Student, Teacher
@@ -45,7 +45,7 @@ class Deployments:
             rows = (await session.execute(query.order_by(Endpoint.id))).tuples().all()
         if not rows and not self._told:
             return
-        config = serving.serve_config([self._served(*row) for row in rows if row[0].deleted_at is None], self._settings)
+        config = serve_config([self._served(*row) for row in rows if row[0].deleted_at is None], self._settings)
         wanted = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
         if self._is_quiet(wanted):
             return
@@ -67,11 +67,11 @@ class Deployments:
         then, at = self._quiet_since
         return then == wanted and time.monotonic() - at < QUIET_SECONDS
 
-    def _served(self, endpoint: Endpoint, student: Student, job: Job, teacher: Teacher) -> serving.Served:
+    def _served(self, endpoint: Endpoint, student: Student, job: Job, teacher: Teacher) -> Served:
         channels, height, width = student.image_size
         builtin = teacher.source.startswith("builtin:")
         source = teacher.source if builtin else self._store.url_of(teacher.source)
-        return serving.Served(
+        return Served(
             name=endpoint.name,
             app=endpoint.app,
             student_url=self._store.url_of(student.path),

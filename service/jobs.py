@@ -93,8 +93,7 @@ async def advance(
     """
     if to not in TRANSITIONS[job.status]:
         raise ValueError(f"{job.status} -> {to} is not a move that a job can make")
-    if to in TERMINAL:
-        values["finished_at"] = now
+    values["finished_at"] = now if to in TERMINAL else None
     moved = (
         update(Job)
         .where(Job.id == job.id, Job.status == job.status, Job.attempt == job.attempt)

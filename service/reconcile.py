@@ -122,12 +122,13 @@ class Reconciler:
             await self._db.exclusive(session, "dispatch")
             if await jobs.count_active(session) >= self._settings.max_running:
                 return False
+            number = job.attempt + 1
             moved = await jobs.advance(
-                session, job, Status.STARTING, Reason.DISPATCHED, now, attempt=job.attempt + 1, not_before=None
+                session, job, Status.STARTING, Reason.DISPATCHED, now, attempt=number, not_before=None
             )
             if not moved:
                 return False
-            attempt = await attempts.create(session, job, now)
+            attempt = await attempts.create(session, job.id, number, now)
         await self._submit(attempt, now)
         return False
 
@@ -178,7 +179,7 @@ def _on_entry(action: Move, job: Job, now: datetime) -> dict[str, Any]:
     if action.to is Status.RUNNING and job.started_at is None:
         return {"started_at": now}
     if action.reason is Reason.USER_RETRY:
-        fresh = {"losses": 0, "failures": 0, "not_before": None, "finished_at": None}
+        fresh = {"losses": 0, "failures": 0, "not_before": None}
         return {**fresh, "retries_done": job.retries_asked}
     return {}
 
