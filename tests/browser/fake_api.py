@@ -243,8 +243,10 @@ def read_student(student_id: str) -> StudentView:
 
 @app.get("/v1/students/{student_id}/grid.png", dependencies=guarded, response_class=Response)
 def grid(student_id: str) -> Response:
-    rows = [fake_data.noisy(fake_data.digits()[i], 0.04, i) for i in range(len(found(students, student_id).steps))]
-    return Response(fake_data.png([fake_data.digits()[0], *rows]), media_type="image/png")
+    steps = found(students, student_id).steps
+    rows = [fake_data.noisy(fake_data.digits()[0], 0.04, i) for i in range(len(steps))]
+    labels = ["teacher, 50", *(f"student, {n}" for n in steps)]
+    return Response(fake_data.png([fake_data.digits()[0], *rows], labels=labels), media_type="image/png")
 
 
 @app.get("/v1/students/{student_id}/archive", dependencies=guarded, response_class=Response)
@@ -296,10 +298,10 @@ def generate(body: ImagesRequest) -> ImagesAnswer:
     label = body.class_label if body.class_label is not None else int(body.prompt or 0)
     first = body.seed if body.seed is not None else 1234
     images = [
-        fake_data.noisy(fake_data.digits()[(first + i) % 16, label], 0.02 + 0.3 / steps**2, i) for i in range(body.n)
+        fake_data.noisy(fake_data.digits()[(first + i) % 16, label], 0.02 + 0.1 / steps, i) for i in range(body.n)
     ]
     data = [
-        Image(b64_json=base64.b64encode(fake_data.png([image[None]])).decode(), seed=first + i)
+        Image(b64_json=base64.b64encode(fake_data.bare_png(image)).decode(), seed=first + i)
         for i, image in enumerate(images)
     ]
     ms = 9.1 + 4 * steps

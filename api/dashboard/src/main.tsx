@@ -14,6 +14,7 @@ import { takeKeyFromAddress } from "./api/key";
 import { App } from "./App";
 
 takeKeyFromAddress();
+window.addEventListener("hashchange", takeKeyFromAddress);
 
 const root = document.getElementById("root");
 if (!root) throw new Error("index.html has no #root");

@@ -7,7 +7,7 @@ let refused = false;
 export function takeKeyFromAddress(): void {
   const match = /(?:^#|&)key=([^&]+)/.exec(location.hash);
   if (!match?.[1]) return;
-  localStorage.setItem(STORED, decodeURIComponent(match[1]));
+  setKey(decodeURIComponent(match[1]));
   history.replaceState(null, "", location.pathname + location.search);
 }
 

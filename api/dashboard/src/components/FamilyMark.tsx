@@ -8,19 +8,13 @@ const GLYPHS: Record<Method["family"], ReactNode> = {
   adversarial: <path d="M2 8h4.5M14 8H9.5M5 5.5 7.5 8 5 10.5M11 5.5 8.5 8l2.5 2.5" />,
 };
 
-const WORDS: Record<Method["family"], string> = {
-  fidelity: "output",
-  trajectory: "trajectory",
-  adversarial: "adversarial",
-};
-
 export function FamilyMark({ family }: { family: Method["family"] }) {
   return (
     <span className="family">
       <svg viewBox="0 0 16 16" fill="none" stroke="currentColor" strokeWidth="1.7" strokeLinecap="round" aria-hidden="true">
         {GLYPHS[family]}
       </svg>
-      {WORDS[family]}
+      {family}
     </span>
   );
 }

@@ -17,13 +17,13 @@ interface Props {
 export function ProgressCells({ progress, status, cells = 32 }: Props) {
   const done = Math.floor(progress * cells + 1e-6);
   const live = status === "running" || status === "starting" || status === "finishing";
-  const tone = status === "failed" ? " failed" : status === "cancelled" || status === "paused" ? " muted" : "";
+  const tone = status === "failed" ? " failed" : status === "succeeded" ? " over" : status === "cancelled" || status === "paused" ? " muted" : "";
   return (
     <div className={`cells${live ? " live" : ""}${tone}`} style={{ "--n": cells } as CSSProperties}
       role="progressbar" aria-label="Progress" aria-valuemin={0} aria-valuemax={100}
       aria-valuenow={Math.round(progress * 100)}>
       {Array.from({ length: cells }, (_, i) => (
-        <i key={i} className={i < done ? "done" : live && i === done ? "head" : ""}
+        <i key={i} className={i < done ? "done" : live && i === done ? "edge" : ""}
           style={{ "--grain": grain(i) } as CSSProperties} />
       ))}
     </div>

@@ -1,3 +1,4 @@
+import { useEffect, useRef } from "react";
 import type { ReactNode } from "react";
 
 import { askForKey } from "../api/key";
@@ -19,6 +20,11 @@ const SECTIONS = [
 export function Shell({ children }: { children: ReactNode }) {
   const path = usePath();
   const theme = useTheme();
+  const nav = useRef<HTMLElement>(null);
+  useEffect(() => {
+    const current = nav.current?.querySelector<HTMLElement>("[aria-current]");
+    if (nav.current && current) nav.current.scrollLeft = current.offsetLeft - nav.current.offsetLeft - 40;
+  }, [path]);
   return (
     <>
       <header className="bar">
@@ -26,7 +32,7 @@ export function Shell({ children }: { children: ReactNode }) {
           <Logo />
           Fewstep
         </Link>
-        <nav className="nav" aria-label="Main">
+        <nav className="nav" aria-label="Main" ref={nav}>
           {SECTIONS.map(([href, text]) => (
             <Link key={href} href={href} aria-current={path.startsWith(href) || (path === "/" && href === "/jobs") ? "page" : undefined}>
               {text}

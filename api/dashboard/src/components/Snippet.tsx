@@ -1,5 +1,7 @@
 import { useState } from "react";
 
+import { CopyIcon } from "./icons";
+
 async function copy(text: string): Promise<void> {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
   // Without HTTPS browsers offer no clipboard but this one.
@@ -11,7 +13,7 @@ async function copy(text: string): Promise<void> {
   area.remove();
 }
 
-export function Snippet({ text, label }: { text: string; label?: string }) {
+export function Snippet({ text, label }: { text: string; label: string }) {
   const [copied, setCopied] = useState(false);
   const onCopy = async (): Promise<void> => {
     await copy(text);
@@ -20,10 +22,14 @@ export function Snippet({ text, label }: { text: string; label?: string }) {
   };
   return (
     <div className="snippet">
+      <div className="snippet-head">
+        <span>{label}</span>
+        <button type="button" className="button bare" aria-label={`Copy: ${label}`} onClick={() => void onCopy()}>
+          <CopyIcon />
+          {copied ? "Copied" : "Copy"}
+        </button>
+      </div>
       <pre aria-label={label} tabIndex={0}>{text}</pre>
-      <button type="button" className="button" onClick={() => void onCopy()}>
-        {copied ? "Copied" : "Copy"}
-      </button>
     </div>
   );
 }

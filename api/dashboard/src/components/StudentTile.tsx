@@ -10,7 +10,7 @@ import { PixelImage } from "./PixelImage";
 export function DownloadStudent({ student }: { student: Student }) {
   return (
     <button type="button" className="button"
-      onClick={() => void download(student.archive_url, `${student.name}.tar.gz`)}>
+      onClick={() => void download(student.archive_url, `${student.name}.zip`)}>
       <DownloadIcon />
       Download
     </button>
@@ -30,7 +30,7 @@ export function StudentTile({ student }: { student: Student }) {
       <div className="plate">
         <PixelImage path={student.grid_url} zoom={4.5} alt={`The teacher's row above the rows of ${student.name}`} />
       </div>
-      <FiguresTable student={student} />
+      <FiguresTable student={student} compact />
       <div className="row">
         <DeployButton student={student} primary />
         <DownloadStudent student={student} />

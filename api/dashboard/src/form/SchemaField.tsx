@@ -9,8 +9,10 @@ interface Props {
   onChange: (text: string) => void;
 }
 
+const SPELT: Record<string, string> = { ema: "EMA", gan: "GAN", cpus: "CPUs", gpus: "GPUs" };
+
 function label(name: string): string {
-  const words = name.replaceAll("_", " ");
+  const words = name.split("_").map((word) => SPELT[word] ?? word).join(" ");
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 

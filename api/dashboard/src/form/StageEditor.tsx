@@ -2,7 +2,7 @@ import type { Method } from "../api/types";
 import { FamilyMark } from "../components/FamilyMark";
 import type { StageDraft } from "./draft";
 import { fieldsOf } from "./fields";
-import type { JsonSchema } from "./fields";
+import type { FieldSpec, JsonSchema } from "./fields";
 import { SchemaField } from "./SchemaField";
 
 interface Props {
@@ -15,6 +15,15 @@ interface Props {
 }
 
 const NEEDS: Record<string, string> = { none: "needs no data", images: "needs images" };
+
+/** The method's own settings first, then those that all methods share. */
+function parts(method: Method | undefined, methods: Method[]): FieldSpec[][] {
+  if (!method) return [];
+  const names = methods.map((m) => Object.keys((m.json_schema as JsonSchema).properties ?? {}));
+  const shared = (field: FieldSpec): boolean => names.every((of) => of.includes(field.name));
+  const fields = fieldsOf(method.json_schema as JsonSchema);
+  return [fields.filter((field) => !shared(field)), fields.filter(shared)];
+}
 
 /** One stage: which method, and the method's own settings from its schema. */
 export function StageEditor({ index, stage, methods, wrong, onChange, onRemove }: Props) {
@@ -46,15 +55,15 @@ export function StageEditor({ index, stage, methods, wrong, onChange, onRemove }
           </p>
         )}
         {wrong[at] !== undefined && <p className="wrong" role="alert">{wrong[at]}</p>}
-        {method && (
-          <div className="fields">
-            {fieldsOf(method.json_schema as JsonSchema).map((field) => (
+        {parts(method, methods).map((fields, i) => (
+          <div key={i} className="fields">
+            {fields.map((field) => (
               <SchemaField key={field.name} field={field} value={stage.values[field.name]}
                 wrong={wrong[`${at}/${field.name}`]}
                 onChange={(text) => onChange({ ...stage, values: { ...stage.values, [field.name]: text } })} />
             ))}
           </div>
-        )}
+        ))}
       </div>
     </section>
   );

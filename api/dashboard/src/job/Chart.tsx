@@ -17,6 +17,11 @@ interface Props {
 
 const HEIGHT = 172;
 
+function tick(value: number): string {
+  const size = Math.abs(value);
+  return size !== 0 && (size < 0.001 || size >= 100_000) ? value.toExponential(0) : String(Number(value.toPrecision(4)));
+}
+
 function options(width: number, color: string, log: boolean, stages: () => number[], latest: HTMLElement): uPlot.Options {
   const axis = {
     stroke: token("--ink-2"),
@@ -33,7 +38,7 @@ function options(width: number, color: string, log: boolean, stages: () => numbe
     scales: { x: { time: false }, y: { distr: log ? 3 : 1 } },
     axes: [
       { ...axis, size: 28, space: 60 },
-      { ...axis, size: 56, space: 34, values: (_, ticks) => ticks.map((t) => (t === null ? "" : figure(t))) },
+      { ...axis, size: 56, space: 34, values: (_, ticks) => ticks.map((t) => (t === null ? "" : tick(t))) },
     ],
     series: [
       {},

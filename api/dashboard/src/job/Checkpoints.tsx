@@ -11,7 +11,7 @@ interface Props {
 }
 
 export function Checkpoints({ jobId, every, version }: Props) {
-  const path = `/v1/jobs/${jobId}/checkpoints?limit=100`;
+  const path = `/v1/jobs/${jobId}/checkpoints`;
   const { data, error } = usePoll(`${path} ${version}`, (signal) => get<Page<Checkpoint>>(path, signal), every);
   const rows = data?.data ?? [];
   return (

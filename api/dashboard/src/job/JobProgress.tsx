@@ -1,4 +1,5 @@
 import type { Job } from "../api/types";
+import { Flow } from "../components/Flow";
 import { ProgressCells } from "../components/ProgressCells";
 import { count, duration, plural } from "../format";
 import { useNow } from "../hooks/useNow";
@@ -15,6 +16,7 @@ export function JobProgress({ job }: { job: Job }) {
         {job.eta_seconds !== null && <span>{duration(job.eta_seconds)} <small>left</small></span>}
         {job.started_at && <span>{duration((to - from) / 1000)} <small>since the first start</small></span>}
         {job.attempts.length > 1 && <span>{job.attempts.length} <small>attempts</small></span>}
+        <span className="figures-flow"><Flow teacher={job.teacher} methods={job.methods} /></span>
       </div>
       <ProgressCells progress={job.progress} status={job.status} cells={56} />
     </div>

@@ -13,7 +13,7 @@ async function allSamples(jobId: string, signal: AbortSignal): Promise<Sample[]>
   const rows: Sample[] = [];
   let after: string | null = null;
   do {
-    const page: Page<Sample> = await get(`/v1/jobs/${jobId}/samples${query({ limit: 100, after })}`, signal);
+    const page: Page<Sample> = await get(`/v1/jobs/${jobId}/samples${query({ after })}`, signal);
     rows.push(...page.data);
     after = page.has_more ? page.next : null;
   } while (after !== null);

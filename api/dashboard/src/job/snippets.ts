@@ -11,10 +11,9 @@ export function asCurl(spec: JobSpec): string {
 }
 
 export function asCli(spec: JobSpec): string {
-  return `cat > job.yaml <<'EOF'
+  return `fewstep jobs submit - <<'EOF'
 ${JSON.stringify(short(spec), null, 2)}
-EOF
-fewstep jobs submit job.yaml`;
+EOF`;
 }
 
 function python(value: unknown, indent: string): string {
@@ -30,14 +29,9 @@ function python(value: unknown, indent: string): string {
 }
 
 export function asPython(spec: JobSpec): string {
-  return `import os
+  return `from api.client import Client
 
-import httpx
-
-job = httpx.post(
-    "${location.origin}/v1/jobs",
-    headers={"Authorization": "Bearer " + os.environ["FEWSTEP_API_KEY"]},
-    json=${python(short(spec), "    ")},
-).raise_for_status().json()
-print(job["id"])`;
+with Client("${location.origin}") as client:
+    job = client.submit(${python(short(spec), "    ")})
+    print(job.id)`;
 }

@@ -1,4 +1,4 @@
-import { useEffect, useState } from "react";
+import { useEffect, useRef, useState } from "react";
 
 import type { LogLine } from "../api/types";
 import { events } from "../api/sse";
@@ -9,12 +9,12 @@ const AGAIN_MS = 1500;
 /** The job's log so far and as it grows; after a cut the stream goes on behind the last line that came. */
 export function useLogs(jobId: string, live: boolean): LogLine[] {
   const [lines, setLines] = useState<LogLine[]>([]);
+  const lastId = useRef("");
 
   useEffect(() => {
     const abort = new AbortController();
-    let lastId = "";
     let fresh: LogLine[] = [];
-    const flush = setInterval(() => {
+    const flush = (): void => {
       if (fresh.length === 0) return;
       const arrived = fresh;
       fresh = [];
@@ -22,14 +22,15 @@ export function useLogs(jobId: string, live: boolean): LogLine[] {
         const newest = old.at(-1)?.seq ?? 0;
         return [...old, ...arrived.filter((line) => line.seq > newest)].slice(-MOST_KEPT);
       });
-    }, 200);
+    };
+    const timer = setInterval(flush, 200);
     const follow = async (): Promise<void> => {
       while (!abort.signal.aborted) {
         try {
-          for await (const event of events(`/v1/jobs/${jobId}/logs`, lastId, abort.signal)) {
-            if (event.id) lastId = event.id;
-            const line = JSON.parse(event.data) as Partial<LogLine>;
-            if (typeof line.seq === "number") fresh.push(line as LogLine);
+          for await (const event of events(`/v1/jobs/${jobId}/logs`, lastId.current, abort.signal)) {
+            if (event.event === "end") return;
+            if (event.id) lastId.current = event.id;
+            fresh.push(JSON.parse(event.data) as LogLine);
           }
         } catch (cause) {
           if (abort.signal.aborted) return;
@@ -42,7 +43,8 @@ export function useLogs(jobId: string, live: boolean): LogLine[] {
     void follow();
     return () => {
       abort.abort();
-      clearInterval(flush);
+      clearInterval(timer);
+      flush();
     };
   }, [jobId, live]);
 

@@ -1,6 +1,5 @@
 import { get } from "../api/client";
 import type { Job } from "../api/types";
-import { Flow } from "../components/Flow";
 import { Notice } from "../components/Notice";
 import { PageHead } from "../components/PageHead";
 import { StatusMark } from "../components/StatusMark";
@@ -42,7 +41,6 @@ export function JobPage({ id }: { id: string }) {
       </PageHead>
       <Notice error={error} />
       <div className="stack">
-        <div className="row"><Flow teacher={job.teacher} methods={job.methods} /></div>
         <JobProgress job={job} />
         <div className="split">
           <div className="stack">

@@ -6,6 +6,7 @@ import { Lineage } from "../components/Lineage";
 import { Notice } from "../components/Notice";
 import { PageHead } from "../components/PageHead";
 import { PixelImage } from "../components/PixelImage";
+import { QualityPlot } from "../components/QualityPlot";
 import { Snippet } from "../components/Snippet";
 import { DownloadStudent } from "../components/StudentTile";
 import { bytes, count, duration, moment } from "../format";
@@ -13,11 +14,15 @@ import { usePoll } from "../hooks/usePoll";
 import { Link } from "../router";
 
 function usage(student: Student): string {
-  const classes = student.num_classes === null ? "" : "class_labels=7, ";
+  const classes = student.num_classes === null ? "" : "\n    class_labels=[7],";
   return `from diffusers import DiffusionPipeline
 
-pipeline = DiffusionPipeline.from_pretrained("${student.name}")
-image = pipeline(${classes}num_inference_steps=${student.steps[0] ?? 1}).images[0]`;
+pipeline = DiffusionPipeline.from_pretrained(
+    "${student.name}"
+)
+images = pipeline(${classes}
+    num_inference_steps=${student.steps[0] ?? 1},
+).images`;
 }
 
 export function StudentPage({ id }: { id: string }) {
@@ -46,6 +51,7 @@ export function StudentPage({ id }: { id: string }) {
             </section>
             <section className="card" aria-labelledby="figures">
               <div className="card-head"><h2 id="figures">Figures</h2></div>
+              <QualityPlot student={student} />
               <FiguresTable student={student} />
             </section>
           </div>

@@ -40,7 +40,7 @@ function ClassPicker({ count, value, onPick }: { count: number; value: number | 
     );
   }
   return (
-    <div className="field">
+    <div className="field class-field">
       <span className="label">Class</span>
       <div className="classes" role="group" aria-label="Class">
         {Array.from({ length: count }, (_, i) => (
