@@ -26,6 +26,9 @@ class Guided(Denoiser):
         """Of the network inside: a student needs no guidance, it learns the guided result."""
         return self.inner.trainable_copy()
 
+    def with_conditions(self, copies: int) -> Denoiser:
+        return self.inner.with_conditions(copies)
+
     def raw(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         assert labels is not None
         null = torch.full_like(labels, self.null_label or 0)

@@ -1,5 +1,7 @@
 """Improved distribution matching distillation, Yin et al., arXiv:2405.14867."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +26,15 @@ T_RANGE = (0.02, 0.98)
 CRITIC_WEIGHT = 0.01
 
 
+@dataclass(frozen=True)
+class Samples:
+    """x [B, ...], its classes [B], and the sampling step [B] that each left at."""
+
+    x: Tensor
+    labels: Tensor | None
+    exit: Tensor
+
+
 class DMD2(Method[DMD2Settings]):
     """The student descends KL(student, teacher) at every noise level: its gradient is a difference of two scores.
 
@@ -37,7 +48,9 @@ class DMD2(Method[DMD2Settings]):
     def __init__(self, settings: DMD2Settings, teacher: Denoiser, start: Denoiser) -> None:
         super().__init__(settings, teacher, start)
         self.times = self.sampler(0).times(settings.steps)
-        self.fake = teacher.trainable_copy()
+        # Each exit has a score of its own: one score of them all would push the good samples of late exits
+        # away from the poor ones of early exits.
+        self.fake = teacher.with_conditions(settings.steps)
         self.trainable["fake"] = self.fake
         if settings.gan_weight > 0:
             assert isinstance(self.fake, UNetDenoiser)
@@ -57,67 +70,71 @@ class DMD2(Method[DMD2Settings]):
     def loss(self, role: str, batch: Batch | None, segment: int, rng: BatchRng) -> LossOut:
         if role == "fake":
             with torch.no_grad():
-                x, labels = self.generate(rng)
-            return self.fake_loss(x, labels, batch, rng)
-        x, labels = self.generate(rng)
-        return self.student_loss(x, labels, rng)
+                samples = self.generate(rng, with_gradient=False)
+            return self.fake_loss(samples, batch, rng)
+        return self.student_loss(self.generate(rng, with_gradient=True), rng)
 
-    def generate(self, rng: BatchRng) -> tuple[Tensor, Tensor | None]:
-        """Samples [B, ...] of the student with gradients of their last step alone, and their labels.
+    def generate(self, rng: BatchRng, with_gradient: bool) -> Samples:
+        """Samples of the student, with gradients of their own last step alone.
 
         One rollout leaves a sample at each of its K exits, so B/K rollouts make the batch, every exit equally often.
         """
-        rollouts = -(-rng.size // len(self.times))
+        exits = len(self.times)
+        rollouts = -(-rng.size // exits)
         labels = None
         if self.teacher.num_classes is not None:
             labels = (rng.uniform(rollouts) * self.teacher.num_classes).long().to(rng.device)
-        x = rng.normal(self.teacher.shape, rollouts)
-        inputs = [x]
-        for t, s in self.times[:-1]:
-            with torch.no_grad():
-                x = self.path.add_noise(self.f(x, t, labels), rng.normal(self.teacher.shape, rollouts), _times(s, x))
-            inputs.append(x)
-        t_all = torch.tensor([t for t, _ in self.times], dtype=torch.float64).repeat_interleave(rollouts)
-        labels_all = None if labels is None else labels.repeat(len(self.times))
-        return self.f_at(torch.cat(inputs), t_all, labels_all), labels_all
+        inputs, outputs = [rng.normal(self.teacher.shape, rollouts)], []
+        with torch.no_grad():
+            for t, s in self.times[:-1] if with_gradient else self.times:
+                outputs.append(self.f(inputs[-1], torch.full((rollouts,), t, dtype=torch.float64), labels))
+                noise = rng.normal(self.teacher.shape, rollouts)
+                inputs.append(self.path.add_noise(outputs[-1], noise, torch.tensor(s, dtype=torch.float64)))
+        exit = torch.arange(exits, device=rng.device).repeat(rollouts)
+        labels = None if labels is None else labels.repeat_interleave(exits)
+        if with_gradient:
+            t_exit = torch.tensor([t for t, _ in self.times], dtype=torch.float64).repeat(rollouts)
+            return Samples(self.f(torch.stack(inputs, 1).flatten(0, 1), t_exit, labels), labels, exit)
+        return Samples(torch.stack(outputs, 1).flatten(0, 1), labels, exit)
 
-    def f_at(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+    def f(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         return consistency_function(x, self.student.predict(x, t, labels), t, self.path.timesteps)
 
-    def f(self, x: Tensor, t: float, labels: Tensor | None) -> Tensor:
-        return self.f_at(x, _times(t, x), labels)
-
-    def student_loss(self, x: Tensor, labels: Tensor | None, rng: BatchRng) -> LossOut:
+    def student_loss(self, samples: Samples, rng: BatchRng) -> LossOut:
+        x, labels = samples.x, samples.labels
         t = uniform(rng.uniform(len(x)), *T_RANGE)
         x_t = self.path.add_noise(x, rng.normal(self.teacher.shape, len(x)), t)
+        conditions = self.conditions(labels, samples.exit)
         with torch.no_grad():
             real = self.teacher.predict(x_t, t, labels)
-            fake = self.fake.predict(x_t, t, labels)
+            fake = self.fake.predict(x_t, t, conditions)
             gradient = distribution_gradient(x, real, fake)
-        loss = follow(x, gradient).mean()
-        logs = {"gradient_norm": gradient.square().mean().sqrt()}
+        loss, logs = follow(x, gradient).mean(), {"score_gap": gradient.square().mean().sqrt()}
         if self.settings.gan_weight > 0:
-            logs["gan_loss"] = gan = gan_generator(self.logits(x_t, t, labels)).mean()
-            loss = loss + self.settings.gan_weight * gan
-        return LossOut(loss, {k: v.detach() for k, v in logs.items()})
+            logs["gan_loss"] = gan_generator(self.logits(x_t, t, conditions)).mean()
+            loss = loss + self.settings.gan_weight * logs["gan_loss"]
+        return LossOut(loss, {name: value.detach() for name, value in logs.items()})
 
-    def fake_loss(self, x: Tensor, labels: Tensor | None, batch: Batch | None, rng: BatchRng) -> LossOut:
+    def fake_loss(self, samples: Samples, batch: Batch | None, rng: BatchRng) -> LossOut:
+        x, conditions = samples.x, self.conditions(samples.labels, samples.exit)
         t = uniform(rng.uniform(len(x)), *T_RANGE)
         x_t = self.path.add_noise(x, rng.normal(self.teacher.shape, len(x)), t)
-        loss = (v_weight(t, self.path).to(x) * squared(self.fake.predict(x_t, t, labels), x)).mean()
+        loss = (v_weight(t, self.path).to(x) * squared(self.fake.predict(x_t, t, conditions), x)).mean()
         if batch is None:
             return LossOut(loss)
         t_real = uniform(rng.uniform(), *T_RANGE)
         real_t = self.path.add_noise(batch.images, rng.normal(self.teacher.shape), t_real)
-        critic = gan_discriminator(
-            self.logits(real_t, t_real, batch.labels), self.logits(x_t, t, labels)[: len(real_t)]
-        ).mean()
+        exit = torch.arange(len(real_t), device=rng.device) % len(self.times)
+        real_logits = self.logits(real_t, t_real, self.conditions(batch.labels, exit))
+        critic = gan_discriminator(real_logits, self.logits(x_t, t, conditions)[: len(real_t)]).mean()
         return LossOut(loss + CRITIC_WEIGHT * critic, {"critic_loss": critic.detach()})
 
-    def logits(self, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+    def conditions(self, labels: Tensor | None, exit: Tensor) -> Tensor:
+        """The fake score's labels: which class, and which exit."""
+        if labels is None or self.teacher.num_classes is None:
+            return exit
+        return exit * (self.teacher.num_classes + 1) + labels
+
+    def logits(self, x_t: Tensor, t: Tensor, conditions: Tensor) -> Tensor:
         assert isinstance(self.fake, UNetDenoiser)
-        return self.critic(self.fake.features(x_t, t, labels))
-
-
-def _times(t: float, x: Tensor) -> Tensor:
-    return torch.full((len(x),), t, dtype=torch.float64)
+        return self.critic(self.fake.features(x_t, t, conditions))

@@ -51,5 +51,12 @@ class Denoiser(nn.Module, ABC):
         """The same network with weights of its own that require gradients. Dropout stays off: pairs must agree."""
         return copy.deepcopy(self).eval().requires_grad_(True)
 
+    @abstractmethod
+    def with_conditions(self, copies: int) -> "Denoiser":
+        """A trainable copy that tells `copies` conditions apart, all alike at first.
+
+        It takes the label `condition * (num_classes + 1) + label`, or just `condition` if it knows no classes.
+        """
+
     def frozen_copy(self) -> "Denoiser":
         return copy.deepcopy(self).eval().requires_grad_(False)

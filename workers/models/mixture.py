@@ -48,6 +48,10 @@ class MixtureDenoiser(Denoiser):
         assert self.network is not None
         return self.network.trainable_copy()
 
+    def with_conditions(self, copies: int) -> Denoiser:
+        assert self.network is not None
+        return self.network.with_conditions(copies)
+
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Exact draws [n, D]."""
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
@@ -69,13 +73,13 @@ class MlpDenoiser(Denoiser):
 
     prediction: Prediction = "v"
 
-    def __init__(self, dimension: int = 2, width: int = 128, path: Path | None = None) -> None:
+    def __init__(self, dimension: int = 2, width: int = 128, path: Path | None = None, conditions: int = 0) -> None:
         super().__init__()
-        self.path, self.shape = path or VPCosine(), (dimension,)
+        self.path, self.shape, self.conditions = path or VPCosine(), (dimension,), conditions
         self.frequencies: Tensor
         self.register_buffer("frequencies", torch.pi * torch.arange(1, 9) / 2)
         self.net = nn.Sequential(
-            nn.Linear(dimension + 16, width),
+            nn.Linear(dimension + 16 + conditions, width),
             nn.SiLU(),
             nn.Linear(width, width),
             nn.SiLU(),
@@ -86,4 +90,16 @@ class MlpDenoiser(Denoiser):
 
     def raw(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         phase = self.path.angle(t).to(x)[:, None] * self.frequencies.to(x)
-        return self.net(torch.cat([x, phase.cos(), phase.sin()], dim=1))
+        parts = [x, phase.cos(), phase.sin()]
+        if labels is not None:
+            parts.append(nn.functional.one_hot(labels, self.conditions).to(x))
+        return self.net(torch.cat(parts, dim=1))
+
+    def with_conditions(self, copies: int) -> "MlpDenoiser":
+        first = self.net[0]
+        assert isinstance(first, nn.Linear)
+        other = MlpDenoiser(self.shape[0], first.out_features, self.path, copies)
+        weights = self.state_dict()
+        blind = first.weight.new_zeros(first.out_features, copies)
+        other.load_state_dict(weights | {"net.0.weight": torch.cat([weights["net.0.weight"], blind], dim=1)})
+        return other.eval()

@@ -56,10 +56,6 @@ class UNetDenoiser(Denoiser):
         return self.unet.config.block_out_channels[-1]
 
     def with_conditions(self, copies: int) -> "UNetDenoiser":
-        """A trainable copy that tells `copies` conditions apart, all alike at first.
-
-        It takes the label `condition * (num_classes + 1) + label`, or just `condition` if it knows no classes.
-        """
         rows = self.unet.config.num_class_embeds or 1
         unet = UNet2DModel.from_config(dict(self.unet.config) | {"num_class_embeds": rows * copies})
         weights = self.unet.state_dict()
@@ -91,7 +87,7 @@ def load_teacher(folder: FilePath) -> UNetDenoiser:
         path = VPDiscrete(teacher_scheduler(config).alphas_cumprod)
     except (ValueError, OSError, RuntimeError, KeyError, NotImplementedError) as error:
         raise TeacherInvalid(f"the teacher's folder cannot be loaded: {error}") from error
-    if prediction == "eps" and float(path.alpha(torch.ones((), dtype=torch.float64))) < 0.02:
+    if prediction == "eps" and float(path.alpha(torch.ones((), dtype=torch.float64))) < 0.005:
         raise TeacherInvalid(
             "the teacher predicts epsilon and its last timestep is pure noise: one step from there is not defined; "
             "use a teacher that predicts v or the sample, or a noise schedule that keeps some signal"

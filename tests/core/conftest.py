@@ -1,0 +1,96 @@
+"""A host without a cluster, an oracle teacher, and a network to distil it into."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from service.status import Wish
+from workers.data.source import ImageSource
+from workers.models.mixture import MixtureDenoiser, MlpDenoiser, six_modes
+
+
+class LocalHost:
+    """Keeps everything that a run tells it. `stop_at` asks it to stop after that many steps."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, store: Path | None = None, rank: int = 0, world_size: int = 1) -> None:
+        self.store, self.rank, self.world_size = store, rank, world_size
+        self.phases: list[str] = []
+        self.steps: dict[int, dict[str, float]] = {}
+        self.samples: list[tuple[int, int, str, int]] = []
+        self.saved: list[int] = []
+        self.students: list[dict[str, Any]] = []
+        self.stop_at: int | None = None
+        self.stop_wish = Wish.PAUSE
+
+    def phase(self, phase: str) -> None:
+        self.phases.append(phase)
+
+    def metrics(self, step: int, stage: int, values: dict[str, float]) -> None:
+        assert step not in self.steps, f"step {step} was reported twice"
+        self.steps[step] = values
+
+    def log(self, level: str, message: str) -> None:
+        pass
+
+    def sample(self, step: int, stage: int, role: str, sampling_steps: int, png: bytes) -> None:
+        assert png.startswith(b"\x89PNG")
+        self.samples.append((step, stage, role, sampling_steps))
+
+    def save_checkpoint(self, step: int, folder: Path) -> None:
+        self.saved.append(step)
+        if self.store:
+            shutil.copytree(folder, self.store / f"{step:08d}", dirs_exist_ok=True)
+
+    def latest_checkpoint(self) -> Path | None:
+        return max(self.store.iterdir(), default=None) if self.store and self.store.exists() else None
+
+    def wish(self) -> Wish:
+        return self.stop_wish if self.stop_at is not None and max(self.steps, default=0) >= self.stop_at else Wish.RUN
+
+    def student(self, folder: Path, grid: bytes, record: dict[str, Any]) -> None:
+        self.students.append(record)
+
+    def cached(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        return make()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def local_host() -> type[LocalHost]:
+    return LocalHost
+
+
+@pytest.fixture(scope="session")
+def mixture() -> MixtureDenoiser:
+    """The oracle teacher; its `network` was fitted to its closed-form denoiser, as a real teacher would be to data."""
+    torch.manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
+    network = MlpDenoiser()
+    teacher = six_modes(network)
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
+    for step in range(1200):
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * (1 - step / 1200)
+        x0 = teacher.sample(256, rng)
+        t = torch.rand(256, generator=rng, dtype=torch.float64).clamp(min=1e-3)
+        x_t = teacher.path.add_noise(x0, torch.randn(256, 2, generator=rng), t)
+        loss = (network.raw(x_t, t, None) - teacher.predict(x_t, t, None, "v")).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return teacher
+
+
+@pytest.fixture(scope="session")
+def mixture_points(mixture: MixtureDenoiser) -> ImageSource:
+    return ImageSource(mixture.sample(50_000, torch.Generator().manual_seed(1)), None)

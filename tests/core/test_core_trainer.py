@@ -1,0 +1,212 @@
+"""The loop: exact resume, exact step counts, workers and micro-batches that equal one, divergence named."""
+
+import json
+import math
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from service.methods import METHODS, ConsistencySettings, MethodSettings
+from service.status import Reason, Wish
+from workers.data.source import ImageSource
+from workers.methods.base import LossOut
+from workers.methods.registry import REGISTRY
+from workers.models.mixture import MlpDenoiser, six_modes
+from workers.optim import schedule
+from workers.state import State, read, write
+from workers.trainer import Cadence, Diverged, Trainer
+
+SHORT: dict[str, dict[str, Any]] = {
+    "progressive": {"first_steps": 2, "last_steps": 1, "rung_iterations": 3},
+    "consistency": {"iterations": 12},
+    "dmd2": {"iterations": 12, "steps": 2, "fake_updates": 2},
+}
+every_method = pytest.mark.parametrize("kind", REGISTRY)
+
+
+def settings(kind: str, **changes: Any) -> MethodSettings:
+    return METHODS[kind](**(SHORT[kind] | {"batch_size": 16} | changes))
+
+
+def trainer(kind: str, host: Any, state: State, every: int = 100, **changes: Any) -> Trainer:
+    torch.manual_seed(0)
+    teacher = six_modes(MlpDenoiser(width=32))
+    images = ImageSource(teacher.sample(256, torch.Generator().manual_seed(1)), None)
+    method = REGISTRY[kind](settings(kind, **changes), teacher, teacher)
+    return Trainer(method, images, host, state, Cadence(every, 100), seed=7)
+
+
+def weights(state: State) -> list[Tensor]:
+    return [tensor for student in state.finished for _, tensor in sorted(student.weights.items())]
+
+
+@every_method
+@pytest.mark.parametrize("stop", [1, 4, 6])
+def test_a_stopped_and_resumed_run_is_bit_identical(kind: str, stop: int, tmp_path: Path, local_host: Any) -> None:
+    whole_host, whole = local_host(), State()
+    assert trainer(kind, whole_host, whole).run() is None
+
+    host = local_host(tmp_path)
+    host.stop_at = stop
+    assert trainer(kind, host, State(), every=5).run() is Wish.PAUSE
+    assert max(host.steps) == stop
+    host.stop_at = None
+    checkpoint = host.latest_checkpoint()
+    resumed = read(checkpoint)
+    assert resumed.step == stop
+    assert trainer(kind, host, resumed, every=5).run() is None
+
+    assert [s.label for s in resumed.finished] == [s.label for s in whole.finished]
+    for a, b in zip(weights(resumed), weights(whole), strict=True):
+        assert torch.equal(a, b)
+    losses = [{k: v for k, v in values.items() if k != "images_per_second"} for values in whole_host.steps.values()]
+    again = [{k: v for k, v in values.items() if k != "images_per_second"} for values in host.steps.values()]
+    assert losses == again
+
+
+@every_method
+def test_a_run_takes_exactly_the_steps_asked_for_and_reports_each_once(kind: str, local_host: Any) -> None:
+    host, state = local_host(), State()
+    trainer(kind, host, state, every=5).run()
+    total = settings(kind).total_steps()
+    assert list(host.steps) == list(range(1, total + 1))
+    assert state.step == total
+    assert host.saved == [s for s in range(5, total, 5)] + ([] if total in host.saved[:-1] else [total])
+    for values in host.steps.values():
+        assert {"loss", "grad_norm", "learning_rate", "images_per_second"} <= values.keys()
+        assert all(math.isfinite(value) for value in values.values())
+
+
+@every_method
+def test_each_segment_leaves_the_students_that_the_settings_promise(kind: str, local_host: Any) -> None:
+    state = State()
+    trainer(kind, local_host(), state).run()
+    promised = settings(kind).student_steps()
+    assert [list(student.sampler.steps) for student in state.finished] == promised
+    assert [student.label for student in state.finished] == [f"{kind}-{steps[0]}" for steps in promised]
+
+
+@every_method
+def test_micro_batches_equal_the_whole_batch(kind: str, local_host: Any) -> None:
+    whole, parts = State(), State()
+    trainer(kind, local_host(), whole, learning_rate=1e-4).run()
+    trainer(kind, local_host(), parts, learning_rate=1e-4, micro_batches=4).run()
+    for a, b in zip(weights(parts), weights(whole), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+def worker(rank: int, world_size: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", rank=rank, world_size=world_size)
+    for kind in REGISTRY:
+        host, state = Silent(rank, world_size), State()
+        trainer(kind, host, state, learning_rate=1e-4).run()
+        write(state, Path(folder) / f"{kind}-{rank}")
+        (Path(folder) / f"{kind}-{rank}.json").write_text(json.dumps(host.losses))
+    dist.destroy_process_group()
+
+
+class Silent:
+    """A host in a process of its own."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, rank: int, world_size: int) -> None:
+        self.rank, self.world_size = rank, world_size
+        self.losses: list[float] = []
+
+    def metrics(self, step: int, stage: int, values: dict[str, float]) -> None:
+        self.losses.append(values["loss"])
+
+    def save_checkpoint(self, step: int, folder: Path) -> None:
+        pass
+
+    def wish(self) -> Wish:
+        return Wish.RUN
+
+
+def test_two_workers_equal_one(tmp_path: Path, local_host: Any) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(worker, (2, port, str(tmp_path)), nprocs=2)
+    for kind in REGISTRY:
+        host, one = local_host(), State()
+        trainer(kind, host, one, learning_rate=1e-4).run()
+        two, other = read(tmp_path / f"{kind}-0"), read(tmp_path / f"{kind}-1")
+        for a, b, c in zip(weights(two), weights(one), weights(other), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+            assert torch.equal(a, c), "the ranks drifted apart"
+        losses = json.loads((tmp_path / f"{kind}-0.json").read_text())
+        assert losses == pytest.approx([values["loss"] for values in host.steps.values()], abs=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_tensor_named(local_host: Any) -> None:
+    run = trainer("consistency", local_host(), State())
+    honest = run.method.loss
+
+    def broken(role: str, batch: Any, segment: int, rng: Any) -> LossOut:
+        out = honest(role, batch, segment, rng)
+        return out if run.state.step < 4 else LossOut(out.loss * math.nan)
+
+    run.method.loss = broken  # type: ignore[method-assign]
+    with pytest.raises(Diverged, match="step 5: the loss of the student is not finite") as caught:
+        run.run()
+    assert caught.value.reason is Reason.DIVERGED
+    assert list(run.host.steps) == [1, 2, 3, 4]  # type: ignore[attr-defined]
+
+
+def test_a_gradient_that_is_not_finite_is_named(local_host: Any) -> None:
+    run = trainer("consistency", local_host(), State())
+    first = next(run.method.student.parameters())
+    first.register_hook(lambda grad: grad * math.inf)
+    with pytest.raises(Diverged, match=r"step 1: the gradient of net\.0\.weight of the student"):
+        run.run()
+
+
+def test_gradients_are_clipped_to_the_norm_asked_for(local_host: Any) -> None:
+    run = trainer("consistency", local_host(), State(), max_grad_norm=1e-4, iterations=1)
+    run.run()
+    total = torch.stack([p.grad.norm() for p in run.method.student.parameters() if p.grad is not None]).norm()
+    assert total.item() == pytest.approx(1e-4, rel=1e-2)
+    assert run.host.steps[1]["grad_norm"] > 1e-3  # type: ignore[attr-defined]
+
+
+def test_a_half_written_state_is_no_state(tmp_path: Path) -> None:
+    write(State(step=3, live={"net/x": torch.ones(2)}), tmp_path)
+    assert torch.equal(read(tmp_path).live["net/x"], torch.ones(2))
+    (tmp_path / "state.json").unlink()
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path)
+
+
+def test_a_state_of_another_format_is_refused(tmp_path: Path) -> None:
+    write(State(), tmp_path)
+    meta = json.loads((tmp_path / "state.json").read_text())
+    (tmp_path / "state.json").write_text(json.dumps(meta | {"format": 0}))
+    with pytest.raises(ValueError, match="format 0"):
+        read(tmp_path)
+
+
+def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
+    rates = [schedule(i, 500) for i in range(500)]
+    assert rates[0] < 0.2
+    assert max(rates) == 1
+    assert rates[-1] < 1e-4
+    assert schedule(0, 1) == 0.5
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+
+
+def test_settings_are_those_of_the_registry() -> None:
+    assert METHODS.keys() == REGISTRY.keys()
+    for kind, method in METHODS.items():
+        assert method.model_fields["kind"].default == kind
+    assert isinstance(settings("consistency"), ConsistencySettings)
