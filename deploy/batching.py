@@ -58,10 +58,8 @@ class Batcher(Generic[Key, Item, Result]):
             self._room += len(items)
 
     def _dispatch(self) -> None:
-        while self._queues and len(self._running) < 2:
-            key, queue = next(iter(self._queues.items()))
-            if self._running and len(queue) < self._max_batch:
-                return
+        while len(self._running) < 2 and (key := self._next_key()) is not None:
+            queue = self._queues[key]
             batch: list[_Waiting[Item, Result]] = []
             while queue and len(batch) < self._max_batch:
                 one = queue.popleft()
@@ -75,6 +73,10 @@ class Batcher(Generic[Key, Item, Result]):
                 task = asyncio.create_task(self._settle(key, batch))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
+
+    def _next_key(self) -> Key | None:
+        enough = self._max_batch if self._running else 1
+        return next((key for key, queue in self._queues.items() if len(queue) >= enough), None)
 
     async def _settle(self, key: Key, batch: list[_Waiting[Item, Result]]) -> None:
         loop = asyncio.get_running_loop()

@@ -10,6 +10,7 @@ import hmac
 import logging
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import uvicorn
@@ -18,6 +19,7 @@ from ray import serve
 from ray.exceptions import RayActorError, RayError
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -35,15 +37,22 @@ BATCH_TRIES = 3
 
 Key = tuple[bool, int, float | None]
 """teacher, steps, guidance scale: what the images of a batch have in common."""
+Connect = Callable[[str], Awaitable[DeploymentHandle]]
+"""From an application's name to its replica; KeyError while there is none."""
 Item = tuple[int | None, int]
 """Label and seed."""
+
+
+async def _replica_of(app: str) -> DeploymentHandle:
+    return await asyncio.to_thread(serve.get_deployment_handle, "Replica", app)
 
 
 class Model:
     """One endpoint as the gateway holds it: where it is, whether it is up, and who waits for it."""
 
-    def __init__(self, routed: Routed, max_batch: int, in_flight: int) -> None:
+    def __init__(self, routed: Routed, connect: Connect, max_batch: int, in_flight: int) -> None:
         self.routed = routed
+        self._connect = connect
         self._handle: DeploymentHandle | None = None
         self.batcher: Batcher[Key, Item, str] = Batcher(self._generate, max_batch, in_flight)
         self._up = asyncio.create_task(self._wait())
@@ -59,7 +68,7 @@ class Model:
     async def _wait(self) -> None:
         while True:
             try:
-                handle = await asyncio.to_thread(serve.get_deployment_handle, "Replica", self.routed.app)
+                handle = await self._connect(self.routed.app)
                 await handle.ready.remote()
             except (KeyError, RayError):  # not there yet, or started again; Serve tells the control plane why
                 await asyncio.sleep(0.5)
@@ -97,13 +106,7 @@ class Api:
                 Route("/v1/models", self.list_models),
                 Route("/v1/images/generations", self.generate, methods=["POST"]),
             ],
-            exception_handlers={
-                Refusal: _refused,
-                404: lambda request, _error: _refused(
-                    request, Refusal(404, "not_found", f"no {request.url.path} here")
-                ),
-                405: lambda request, _error: _refused(request, Refusal(405, "method_not_allowed", "wrong method")),
-            },
+            exception_handlers={Refusal: _refused, HTTPException: _not_here, ClientDisconnect: _gone},
         )
 
     async def health(self, _request: Request) -> Response:
@@ -198,6 +201,16 @@ async def _refused(_request: Request, error: Exception) -> Response:
     return Response(error.json(), error.status, headers, "application/json")
 
 
+async def _not_here(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path[:80]}: {error.detail}"
+    return await _refused(request, Refusal(error.status_code, error.detail.lower().replace(" ", "_"), message))
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=499)  # nobody reads it
+
+
 def _invalid(error: ValidationError) -> Refusal:
     first = error.errors(include_url=False, include_context=False)[0]
     param = ".".join(map(str, first["loc"])) or None
@@ -224,7 +237,7 @@ class Gateway:
             if name in old and old[name].routed == routed:
                 models[name] = old[name]
             else:
-                models[name] = Model(routed, *self._limits)
+                models[name] = Model(routed, _replica_of, *self._limits)
         self._api.models = models
         for name, model in old.items():
             if models.get(name) is not model:
