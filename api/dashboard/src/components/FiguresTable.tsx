@@ -47,7 +47,7 @@ export function FiguresTable({ student, compact = false }: { student: Student; c
             <th scope="col" title="Share of the data that the samples cover">Recall&nbsp;↑</th>
             {!compact && <th scope="col" title="Spread of the samples, relative to the data's; 1 is the data's own">Diversity</th>}
             {!compact && <th scope="col" title="Distance to the nearest training image, relative to held-out data's; far below 1 is copying">NN ratio</th>}
-            <th scope="col" title="Milliseconds per image">ms/image</th>
+            <th scope="col" title="Milliseconds per image">{compact ? "ms" : "ms/image"}</th>
           </tr>
         </thead>
         <tbody>

@@ -8,7 +8,7 @@ import { StatusGlyph } from "./StatusMark";
 /** One job in the list; the why is told where it is news. */
 export function JobLane({ job }: { job: Job }) {
   const telling = job.status !== "succeeded" && job.status !== "running";
-  const left = job.eta_seconds !== null ? `${duration(job.eta_seconds)} left` : "";
+  const left = job.eta_seconds !== null && job.eta_seconds >= 1 ? `${duration(job.eta_seconds)} left` : "";
   return (
     <Link href={`/jobs/${job.id}`} className="lane">
       <span className="lane-name">

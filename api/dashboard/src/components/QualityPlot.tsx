@@ -5,7 +5,7 @@ import { byCount } from "./FiguresTable";
 const WIDTH = 640;
 const HEIGHT = 250;
 const LEFT = 52;
-const RIGHT = 60;
+const RIGHT = 84;
 const TOP = 18;
 const BOTTOM = 40;
 

@@ -27,7 +27,7 @@ export function StudentTile({ student }: { student: Student }) {
           parameters, {bytes(student.bytes)}, {age(student.created_at)}
         </p>
       </div>
-      <div className="plate">
+      <div className="plate" tabIndex={0} role="region" aria-label={`Samples of ${student.name}`}>
         <PixelImage path={student.grid_url} zoom={4.5} alt={`The teacher's row above the rows of ${student.name}`} />
       </div>
       <FiguresTable student={student} compact />

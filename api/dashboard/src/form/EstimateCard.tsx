@@ -13,8 +13,12 @@ export function EstimateCard({ validation, pending }: { validation: Validation |
           <dl className="facts">
             <dt>Memory per worker</dt>
             <dd>about {bytes(validation.estimated_memory_bytes)}</dd>
-            <dt>Students</dt>
-            <dd>{validation.students.map((steps) => `in ${steps.join(", ")}`).join("; ")} (sampling steps)</dd>
+            <dt title="The sampling steps that each is made for">Students</dt>
+            <dd className="row">
+              {validation.students.map((steps, i) => (
+                <span key={i} className="chip student">in {steps.join(", ")}</span>
+              ))}
+            </dd>
             <dt>Judged on</dt>
             <dd>{plural(validation.spec.evaluation?.samples ?? 0, "sample")} beside the teacher</dd>
           </dl>

@@ -45,7 +45,7 @@ export function StudentPage({ id }: { id: string }) {
               <div className="card-head">
                 <h2 id="grid">Same seeds, <span className="teacher-ink">teacher</span> above</h2>
               </div>
-              <div className="plate">
+              <div className="plate" tabIndex={0} role="region" aria-label="Samples">
                 <PixelImage path={student.grid_url} zoom={10} alt={`The teacher's row above the rows of ${student.name}`} />
               </div>
             </section>
