@@ -78,7 +78,9 @@ def train(spec: JobSpec, teacher: Denoiser, host: Host, state: State) -> Wish | 
 
     while True:
         settings = chain[state.stage].method
-        method = build(settings, teacher, _start(teacher, state))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(spec.seed + state.stage)  # for nets that start from nothing, such as a critic's head
+            method = build(settings, teacher, _start(teacher, state))
         for module in method.trainable.values():
             module.to(host.device)
         images = image_source(teacher) if method.needs_images else None

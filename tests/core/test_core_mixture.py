@@ -1,0 +1,75 @@
+"""Each method learns a 2-D mixture from its closed-form denoiser: one step of the student against exact samples."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from service.methods import ConsistencySettings, DMD2Settings, ProgressiveSettings
+from workers.data.source import ImageSource
+from workers.diffusion.sampler import SamplerSpec, sample, seeded
+from workers.diffusion.solver import solve
+from workers.diffusion.timesteps import even_grid
+from workers.methods.registry import REGISTRY
+from workers.models.denoiser import Denoiser
+from workers.models.mixture import MixtureDenoiser
+from workers.state import State
+from workers.trainer import Cadence, Trainer
+
+LEARN = {
+    "progressive": ProgressiveSettings(
+        first_steps=16, last_steps=1, rung_iterations=250, batch_size=512, learning_rate=2e-3, ema_decay=0.98
+    ),
+    "consistency": ConsistencySettings(iterations=1500, batch_size=512, learning_rate=2e-3, grid_steps=32),
+    "dmd2": DMD2Settings(
+        iterations=500, batch_size=512, learning_rate=5e-4, fake_learning_rate=2e-3, fake_updates=3, ema_decay=0.98
+    ),
+}
+
+
+def energy_distance(a: Tensor, b: Tensor) -> float:
+    """2 E|X - Y| - E|X - X'| - E|Y - Y'|, unbiased, so about 0 for equal distributions."""
+    n, m = len(a), len(b)
+    within = torch.cdist(a, a).sum() / (n * (n - 1)) + torch.cdist(b, b).sum() / (m * (m - 1))
+    return (2 * torch.cdist(a, b).mean() - within).item()
+
+
+def one_step(student: Denoiser, noise: Tensor) -> Tensor:
+    with torch.no_grad():
+        return student.predict(noise, torch.ones(len(noise), dtype=torch.float64), None)
+
+
+def noise_and_truth(mixture: MixtureDenoiser) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(11)
+    return torch.randn(4000, 2, generator=rng), mixture.sample(4000, rng)
+
+
+def test_the_yardstick_knows_true_samples_from_the_teachers_few_steps(mixture: MixtureDenoiser) -> None:
+    _, truth = noise_and_truth(mixture)
+    other = mixture.sample(4000, torch.Generator().manual_seed(12))
+    assert abs(energy_distance(other, truth)) < 0.001
+    far = {}
+    for steps in (1, 2, 4, 8):
+        spec = SamplerSpec("ddim", (steps,))
+        far[steps] = energy_distance(sample(mixture, spec, steps, None, seeded(range(4000))), truth)
+    assert far[1] > 0.5 > far[2] > 0.05 > far[4] > far[8]
+
+
+@pytest.mark.parametrize(("kind", "bar"), [("progressive", 0.006), ("consistency", 0.006), ("dmd2", 0.02)])
+def test_learns_the_mixture_in_one_step(
+    kind: str, bar: float, mixture: MixtureDenoiser, mixture_points: ImageSource, local_host: Any
+) -> None:
+    method = REGISTRY[kind](LEARN[kind], mixture, mixture)
+    state, host = State(), local_host()
+    run = Trainer(method, mixture_points, host, state, Cadence(10**6, 10**6), seed=0)
+    run.run()
+    noise, truth = noise_and_truth(mixture)
+    made = one_step(run.average, noise)
+    distance = energy_distance(made, truth)
+    assert distance < bar
+    if kind != "dmd2":  # a distribution method is free to map noise to data in its own way
+        exact = solve(lambda x, t: mixture.predict(x, t, None), noise, even_grid(200), mixture.path, "dpm2")
+        rmse = (made - exact).square().sum(1).mean().sqrt().item() / math.sqrt(2)
+        assert rmse < 0.25
