@@ -1,5 +1,6 @@
 import type { Job } from "../api/types";
 import { age, count, duration } from "../format";
+import { jobTitle } from "../job/title";
 import { Link } from "../router";
 import { Flow } from "./Flow";
 import { ProgressCells } from "./ProgressCells";
@@ -13,9 +14,9 @@ export function JobLane({ job }: { job: Job }) {
     <Link href={`/jobs/${job.id}`} className="lane">
       <span className="lane-name">
         <StatusGlyph status={job.status} />
-        <strong>{job.name ?? job.id}</strong>
+        <strong>{jobTitle(job)}</strong>
         <span className="mono">
-          {job.status}{job.name ? ` · ${job.id}` : ""}
+          {job.status} · {job.id}
         </span>
       </span>
       <Flow teacher={job.teacher} methods={job.methods} />

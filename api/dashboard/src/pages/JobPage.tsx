@@ -12,6 +12,7 @@ import { JobStudents } from "../job/JobStudents";
 import { Logs } from "../job/Logs";
 import { Samples } from "../job/Samples";
 import { SpecCard } from "../job/SpecCard";
+import { jobTitle } from "../job/title";
 import { Timeline } from "../job/Timeline";
 import { Link } from "../router";
 
@@ -28,7 +29,7 @@ export function JobPage({ id }: { id: string }) {
   return (
     <>
       <PageHead
-        title={job.name ?? job.id}
+        title={jobTitle(job)}
         crumbs={<><Link href="/jobs">Jobs</Link> / <span className="mono">{job.id}</span></>}
         lead={
           <span className="row">
