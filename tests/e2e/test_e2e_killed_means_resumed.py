@@ -28,9 +28,8 @@ def processes_of(attempt: str, title: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("FEWSTEP_ATTEMPT_ID") == attempt:
-                if title in " ".join(process.cmdline()):
-                    found.append(process)
+            if process.environ().get("FEWSTEP_ATTEMPT_ID") == attempt and title in " ".join(process.cmdline()):
+                found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
     return found
@@ -41,7 +40,8 @@ def patient_job(client: Client, job_id: str) -> JobView | None:
     try:
         return client.job(job_id)
     except ServerError as error:
-        assert error.status in (0, 503), error
+        if error.status not in (0, 503):
+            raise
         return None
 
 
