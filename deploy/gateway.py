@@ -33,6 +33,9 @@ log = logging.getLogger("ray.serve")
 
 MAX_BODY = 100_000
 ANSWER_SECONDS = 120
+LOADING_SECONDS = 5
+"""How long requests wait for a model that is being loaded."""
+
 BATCH_TRIES = 3
 
 Key = tuple[bool, int, float | None]
@@ -53,19 +56,14 @@ class Model:
     def __init__(self, routed: Routed, connect: Connect, max_batch: int, in_flight: int) -> None:
         self.routed = routed
         self._connect = connect
-        self._handle: DeploymentHandle | None = None
         self.batcher: Batcher[Key, Item, str] = Batcher(self._generate, max_batch, in_flight)
         self._up = asyncio.create_task(self._wait())
-
-    @property
-    def up(self) -> bool:
-        return self._handle is not None
 
     def close(self) -> None:
         """Take no more interest in it."""
         self._up.cancel()
 
-    async def _wait(self) -> None:
+    async def _wait(self) -> DeploymentHandle:
         while True:
             try:
                 handle = await self._connect(self.routed.app)
@@ -73,17 +71,20 @@ class Model:
             except (KeyError, RayError):  # not there yet, or started again; Serve tells the control plane why
                 await asyncio.sleep(0.5)
             else:
-                self._handle = handle
-                return
+                return handle
 
     async def _generate(self, key: Key, items: list[Item]) -> list[str]:
-        assert self._handle is not None, "only models that are up are asked"
+        try:
+            handle = await asyncio.wait_for(asyncio.shield(self._up), LOADING_SECONDS)
+        except TimeoutError:
+            message = f"{self.routed.name} is still being loaded; try again soon"
+            raise Refusal(503, "model_loading", message, retry_after=2) from None
         teacher, steps, guidance = key
         labels = None if self.routed.num_classes is None else [label for label, _ in items]
         seeds = [seed for _, seed in items]
         for last in (False,) * (BATCH_TRIES - 1) + (True,):
             try:
-                images: list[str] = await self._handle.generate.remote(teacher, labels, seeds, steps, guidance)
+                images: list[str] = await handle.generate.remote(teacher, labels, seeds, steps, guidance)
             except RayActorError as error:  # the replica died; the same seeds give the same images at another
                 log.warning("a batch of %s is lost: %s", self.routed.name, error)
                 if last:
@@ -127,8 +128,6 @@ class Api:
             raise _invalid(error) from None
         model, teacher = self._find(wanted.model)
         asked = resolve(wanted, model.routed, teacher)
-        if not model.up:
-            raise Refusal(503, "model_loading", f"{wanted.model} is still being loaded; try again soon", retry_after=2)
         try:
             images = await _unless_gone(request, self._images(model, asked))
         except Full as full:
@@ -164,7 +163,7 @@ class Api:
                 return await model.batcher.submit(key, [(asked.label, seed) for seed in asked.seeds])
         except TimeoutError:
             raise Refusal(504, "timeout", f"no images within {ANSWER_SECONDS} s", retry_after=5) from None
-        except Full:
+        except (Full, Refusal):
             raise
         except Exception as error:
             log.exception("generation failed")

@@ -44,38 +44,45 @@ def free_port() -> int:
         return port
 
 
-def start_platform(home: Path, *command: str, **settings: str) -> subprocess.Popen[bytes]:
-    """`python -m deploy.local`, or another command, for this home on free ports."""
-    values = {"HOME": str(home), "PORT": str(free_port()), "GATEWAY_PORT": str(free_port())} | settings
-    env = os.environ | {f"FEWSTEP_{name}": value for name, value in values.items()} | {"OMP_NUM_THREADS": "1"}
-    with (home / "up.log").open("ab") as log:
-        run = list(command) or ["-m", "deploy.local"]
-        return subprocess.Popen([sys.executable, *run], env=env, stdout=log, stderr=subprocess.STDOUT)
+class Launch:
+    """`python -m deploy.local` as a child process, for one home on free ports."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.log = home / "up.log"
+        values = {"HOME": str(home), "PORT": str(free_port()), "GATEWAY_PORT": str(free_port())}
+        env = os.environ | {f"FEWSTEP_{name}": value for name, value in values.items()} | {"OMP_NUM_THREADS": "1"}
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "deploy.local"]
+            self.process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
+
+    def wait_until_up(self, seconds: float = 180) -> dict[str, Any]:
+        """The content of up.json, once this process has written it."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if (self.home / "up.json").exists():
+                state: dict[str, Any] = json.loads((self.home / "up.json").read_text())
+                if state["pid"] == self.process.pid:
+                    return state
+            time.sleep(0.1)
+        raise AssertionError(f"the platform did not come up:\n{self.log.read_text()}")
 
 
-def wait_until_up(home: Path, process: subprocess.Popen[bytes], seconds: float = 180) -> dict[str, Any]:
-    """The content of up.json, once this process has written it."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        if (home / "up.json").exists():
-            state: dict[str, Any] = json.loads((home / "up.json").read_text())
-            if state["pid"] == process.pid:
-                return state
-        time.sleep(0.1)
-    raise AssertionError(f"the platform did not come up:\n{(home / 'up.log').read_text()}")
+@pytest.fixture(scope="session")
+def launch() -> type[Launch]:
+    """`launch(home)` starts a platform of the test's own, which the test has to stop."""
+    return Launch
 
 
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """The platform that all tests marked `ray` share: SQLite, a local Ray, control plane and gateway on free ports."""
     home = tmp_path_factory.mktemp("platform")
-    process = start_platform(home)
+    launched = Launch(home)
     try:
-        state = wait_until_up(home, process)
+        state = launched.wait_until_up()
         key = Path(state["api_key_file"]).read_text().strip()
         yield Platform(home, state["url"], state["gateway_url"], state["ray_url"], key)
     finally:
-        process.terminate()
-        process.wait(60)
+        launched.process.terminate()
+        launched.process.wait(60)

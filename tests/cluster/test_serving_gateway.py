@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from deploy import gateway
 from deploy.asked import Routed
 from deploy.gateway import Api, Model
 from service.images import ImagesAnswer, ModelList
@@ -80,9 +81,9 @@ def client_for(api: Api) -> httpx.AsyncClient:
 
 
 @pytest.fixture
-async def client(replica: FakeReplica) -> AsyncIterator[httpx.AsyncClient]:
+async def client(replica: FakeReplica, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
+    monkeypatch.setattr(gateway, "LOADING_SECONDS", 0.1)
     async with client_for(api_for(replica)) as client:
-        await asyncio.sleep(0)
         yield client
 
 
@@ -216,8 +217,8 @@ async def test_the_key_is_asked_for_where_there_is_one(replica: FakeReplica) -> 
 
 
 async def test_without_a_key_nobody_is_served_off_loopback(replica: FakeReplica) -> None:
-    gateway = serve_config([], Settings(host="0.0.0.0"))["applications"][0]["args"]
-    assert (gateway["open"], gateway["key_sha256"]) == (False, None)
+    config = serve_config([], Settings(host="0.0.0.0"))["applications"][0]["args"]
+    assert (config["open"], config["key_sha256"]) == (False, None)
     async with client_for(api_for(replica, None, open=False)) as client:
         assert (await client.get("/v1/models", headers={"Authorization": "Bearer None"})).status_code == 401
 
