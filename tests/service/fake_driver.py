@@ -66,6 +66,8 @@ def script(folder: str = "jobs/x", steps: int = 4) -> list[dict[str, Any]]:
             "path": f"{folder}/s.png",
         },
         {"type": "phase", "phase": "evaluating"},
+        {"type": "log", "message": "judging"},
+        {"type": "log", "message": "exporting"},
         student(folder=folder),
         {"type": "done"},
     ]
@@ -84,6 +86,7 @@ class Driver:
     process: Started
     script: list[dict[str, Any]] = field(default_factory=script)
     obeys: bool = True
+    sends: int = 2
     said: int = 0
     offset: int | None = None
 
@@ -92,7 +95,7 @@ class Driver:
         return self.process.env["FEWSTEP_ATTEMPT_ID"]
 
     async def step(self) -> None:
-        """Report one more observation; twice, as if the first answer had been lost."""
+        """Report one more observation, `sends` times, as if the first answers had been lost."""
         if self.process.status is not RayStatus.RUNNING:
             return
         try:
@@ -114,7 +117,7 @@ class Driver:
 
     async def _say(self, observation: dict[str, Any]) -> Wish:
         body = report(observation, start=self.said + 1)
-        for _ in range(2):
+        for _ in range(self.sends):
             async with self.db.write() as session:
                 answer = await attempts.report(session, self.attempt_id, body, await self.db.now(session))
         return answer.wish
@@ -127,10 +130,11 @@ class Drivers:
     db: Database
     cluster: FakeCluster
     obey: bool = True
+    sends: int = 2
     drivers: dict[int, Driver] = field(default_factory=dict)
 
     async def step(self) -> None:
         for process in self.cluster.started:
             if process.status is RayStatus.RUNNING:
-                fresh = Driver(self.db, process, obeys=self.obey)
+                fresh = Driver(self.db, process, obeys=self.obey, sends=self.sends)
                 await self.drivers.setdefault(id(process), fresh).step()
