@@ -37,10 +37,15 @@ def screenshots() -> Path:
     return folder
 
 
+def leaves_home(url: str) -> bool:
+    return not url.startswith(("http://127.0.0.1:", "data:", "blob:"))
+
+
 @pytest.fixture
 def open_page(chromium: Browser) -> Iterator[OpenPage]:
     """`open_page(theme, width)`: a page of its own; nothing that it complains about on its console is forgiven."""
     complaints: list[str] = []
+    foreign: list[str] = []
     contexts = []
 
     def make(theme: str, width: int) -> Page:
@@ -51,10 +56,12 @@ def open_page(chromium: Browser) -> Iterator[OpenPage]:
         page.set_default_timeout(15_000)
         page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: foreign.append(request.url) if leaves_home(request.url) else None)
         return page
 
     yield make
     for context in contexts:
         context.close()
+    assert foreign == [], "the dashboard asks other hosts than its own"
     # Chromium itself logs every answer of 401 and 422; the pages show these in words.
     assert [c for c in complaints if "a status of 401" not in c and "a status of 422" not in c] == []

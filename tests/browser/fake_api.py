@@ -95,12 +95,12 @@ def paged(rows: list[Any], limit: int, after: str | None, key: str = "id") -> Pa
 
 
 def live(job: JobView) -> JobView:
-    """The running job moves on by ten steps a second."""
+    """The running job moves on by a step a second."""
     if job.status is not Status.RUNNING:
         return job
-    step = min(job.total_steps - 1, job.step + int(10 * (time.monotonic() - started)))
+    step = min(job.total_steps - 1, job.step + int(time.monotonic() - started))
     progress = step / job.total_steps
-    return job.model_copy(update={"step": step, "progress": progress, "eta_seconds": (job.total_steps - step) / 10})
+    return job.model_copy(update={"step": step, "progress": progress, "eta_seconds": job.total_steps - step})
 
 
 Limit = Annotated[int, Query(ge=1, le=1000)]

@@ -36,6 +36,10 @@ PAGES = {
 }
 
 
+DRAWN = "!document.querySelector('.pixels .wait') && [...document.images].every(i => i.complete)"
+"""No picture is still to come."""
+
+
 @pytest.fixture(scope="module")
 def fake() -> Iterator[str]:
     with socket.socket() as probe:
@@ -72,6 +76,12 @@ def violations(page: Page) -> list[str]:
     return list(found)
 
 
+def test_the_build_is_small_and_without_source_maps() -> None:
+    files = [file for file in (ROOT / "api/dashboard/dist").rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 1_500_000
+    assert [file.name for file in files if file.suffix == ".map"] == []
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_pages_are_readable(fake: str, open_page: OpenPage, screenshots: Path, theme: str, width: int) -> None:
@@ -81,7 +91,7 @@ def test_pages_are_readable(fake: str, open_page: OpenPage, screenshots: Path, t
     for name, (path, text) in PAGES.items():
         page.goto(fake + path)
         expect(page.get_by_text(text).first).to_be_visible()
-        page.wait_for_load_state("networkidle") if "job" not in name else page.wait_for_timeout(700)
+        page.wait_for_function(DRAWN)
         if name == "playground":
             page.get_by_role("button", name="Generate").click()
             expect(page.get_by_alt_text("Sample of the teacher, seed 3")).to_be_visible()
@@ -177,8 +187,8 @@ def test_stages_are_chained_submitted_and_cloned(fake: str, open_page: OpenPage)
 
 def test_job_page_lives(fake: str, open_page: OpenPage) -> None:
     page = signed_in(fake, open_page, "/jobs/job_01jd0088")
-    shown = page.locator(".job-progress .big")
-    expect(shown).to_contain_text("%")
+    shown = page.locator(".job-progress .figures")
+    expect(shown).to_contain_text("of 1,150 steps")
     before = shown.inner_text()
     expect(shown).not_to_have_text(before)
     expect(page.locator(".sample-rows .pinned [data-role=teacher] img")).to_have_count(2)

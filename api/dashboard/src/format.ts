@@ -56,6 +56,7 @@ export function figure(value: number | null | undefined): string {
   if (size >= 100) return value.toFixed(0);
   if (size >= 10) return value.toFixed(1);
   if (size >= 0.01) return value.toFixed(size >= 1 ? 2 : 3);
+  if (size >= 0.001) return value.toFixed(4);
   return value.toExponential(1);
 }
 

@@ -27,8 +27,12 @@ export function refuseKey(): void {
   listeners.forEach((tell) => tell());
 }
 
-export function askForKey(): void {
-  refuseKey();
+/** Asks for another key though none was refused. */
+export const askForKey = refuseKey;
+
+export function dismissKeyDialog(): void {
+  refused = false;
+  listeners.forEach((tell) => tell());
 }
 
 export function isKeyRefused(): boolean {

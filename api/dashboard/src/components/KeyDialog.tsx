@@ -1,7 +1,7 @@
 import { useEffect, useRef, useState, useSyncExternalStore } from "react";
 import type { FormEvent } from "react";
 
-import { isKeyRefused, onKeyChange, setKey } from "../api/key";
+import { currentKey, dismissKeyDialog, isKeyRefused, onKeyChange, setKey } from "../api/key";
 
 /** Asks for the API key when the server refuses the one at hand. */
 export function KeyDialog() {
@@ -21,7 +21,7 @@ export function KeyDialog() {
   };
 
   return (
-    <dialog ref={dialog} aria-labelledby="key-title">
+    <dialog ref={dialog} aria-labelledby="key-title" onCancel={dismissKeyDialog}>
       <form onSubmit={submit}>
         <h2 id="key-title">API key</h2>
         <p className="quiet">
@@ -35,6 +35,9 @@ export function KeyDialog() {
         </div>
         <div className="row">
           <button type="submit" className="button primary">Use this key</button>
+          {currentKey() && (
+            <button type="button" className="button bare" onClick={dismissKeyDialog}>Keep the present one</button>
+          )}
         </div>
       </form>
     </dialog>

@@ -1,21 +1,10 @@
-import { download } from "../api/client";
 import type { Student } from "../api/types";
 import { age, bytes, parameters } from "../format";
 import { Link } from "../router";
 import { DeployButton } from "./DeployButton";
+import { DownloadStudent } from "./DownloadStudent";
 import { FiguresTable } from "./FiguresTable";
-import { DownloadIcon } from "./icons";
 import { PixelImage } from "./PixelImage";
-
-export function DownloadStudent({ student }: { student: Student }) {
-  return (
-    <button type="button" className="button"
-      onClick={() => void download(student.archive_url, `${student.name}.zip`)}>
-      <DownloadIcon />
-      Download
-    </button>
-  );
-}
 
 export function StudentTile({ student }: { student: Student }) {
   return (

@@ -25,8 +25,10 @@ export function usePoll<T>(key: string, ask: (signal: AbortSignal) => Promise<T>
   useEffect(() => {
     const abort = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;
+    let asked = false;
     const tick = async (): Promise<void> => {
-      if (!document.hidden) {
+      if (!document.hidden || !asked) {
+        asked = true;
         try {
           const data = await latest.current(abort.signal);
           if (!abort.signal.aborted) setState({ key, data, error: null });

@@ -60,7 +60,8 @@ export function Curves({ jobId, every, version }: Props) {
         <div className="charts">
           {ordered(Object.keys(values)).map((name) => (
             <Chart key={name} title={title(name)} steps={steps} values={values[name] ?? []} stages={stages}
-              color={COLORS[name] ?? "--series-5"} log={log} smoothing={smoothing} />
+              color={COLORS[name] ?? "--series-5"} log={log}
+              smoothing={name === "learning_rate" ? 0 : smoothing} />
           ))}
         </div>
       )}

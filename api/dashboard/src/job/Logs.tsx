@@ -3,7 +3,7 @@ import { useEffect, useRef, useState } from "react";
 import { saveBlob } from "../api/client";
 import type { LogLine } from "../api/types";
 import { DownloadIcon } from "../components/icons";
-import { clock, count } from "../format";
+import { clock, count, plural } from "../format";
 import { useLogs } from "./useLogs";
 
 const MOST_SHOWN = 1500;
@@ -64,8 +64,8 @@ export function Logs({ jobId, live }: { jobId: string; live: boolean }) {
         </select>
         <span className="small quiet num">
           {matching.length === lines.length
-            ? `${count(lines.length)} lines`
-            : `${count(matching.length)} of ${count(lines.length)} lines`}
+            ? plural(lines.length, "line")
+            : `${count(matching.length)} of ${plural(lines.length, "line")}`}
         </span>
       </div>
       <div className="log" ref={box} onScroll={onScroll} role="log" aria-label="Log lines" tabIndex={0}>

@@ -40,7 +40,7 @@ export function useMetrics(jobId: string, every: number | null, version: string)
     let timer: ReturnType<typeof setTimeout> | undefined;
     const tick = async (): Promise<void> => {
       try {
-        let more = !document.hidden;
+        let more = !document.hidden || kept.current.steps.length === 0;
         while (more) {
           const path = `/v1/jobs/${jobId}/metrics${query({ limit: AT_ONCE, after: cursor.current.after })}`;
           const page = await get<Page<Metric>>(path, abort.signal);

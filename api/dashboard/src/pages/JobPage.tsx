@@ -12,13 +12,10 @@ import { JobStudents } from "../job/JobStudents";
 import { Logs } from "../job/Logs";
 import { Samples } from "../job/Samples";
 import { SpecCard } from "../job/SpecCard";
+import { isOver } from "../job/isOver";
 import { jobTitle } from "../job/title";
 import { Timeline } from "../job/Timeline";
 import { Link } from "../router";
-
-export function isOver(job: Job): boolean {
-  return job.status === "succeeded" || job.status === "failed" || job.status === "cancelled";
-}
 
 export function JobPage({ id }: { id: string }) {
   const { data: job, error, refresh } = usePoll(id, (signal) => get<Job>(`/v1/jobs/${id}`, signal), 1500);

@@ -1,6 +1,7 @@
 import { get } from "../api/client";
 import type { Student } from "../api/types";
 import { DeployButton } from "../components/DeployButton";
+import { DownloadStudent } from "../components/DownloadStudent";
 import { FiguresTable } from "../components/FiguresTable";
 import { Lineage } from "../components/Lineage";
 import { Notice } from "../components/Notice";
@@ -8,7 +9,6 @@ import { PageHead } from "../components/PageHead";
 import { PixelImage } from "../components/PixelImage";
 import { QualityPlot } from "../components/QualityPlot";
 import { Snippet } from "../components/Snippet";
-import { DownloadStudent } from "../components/StudentTile";
 import { bytes, count, duration, moment } from "../format";
 import { usePoll } from "../hooks/usePoll";
 import { Link } from "../router";
