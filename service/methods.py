@@ -67,7 +67,7 @@ class ProgressiveSettings(MethodSettings):
     first_steps: int = Field(8, ge=1, le=1024, description="Sampling steps of the first rung's student.")
     last_steps: int = Field(1, ge=1, le=1024, description="Sampling steps of the last rung's student.")
     rung_iterations: int = Field(
-        230, ge=1, le=1_000_000, description="Optimizer steps per rung; the last two rungs take twice as many."
+        200, ge=1, le=1_000_000, description="Optimizer steps per rung; the last two rungs take twice as many."
     )
 
     @model_validator(mode="after")
@@ -110,7 +110,7 @@ class ConsistencySettings(MethodSettings):
     networks: ClassVar[int] = 4
     trained_networks: ClassVar[int] = 1
 
-    iterations: int = Field(800, ge=1, le=10_000_000, description="Optimizer steps.")
+    iterations: int = Field(1000, ge=1, le=10_000_000, description="Optimizer steps.")
     grid_steps: int = Field(32, ge=2, le=1000, description="Intervals of the time grid, N in the paper.")
     target_decay: float = Field(0.95, ge=0, lt=1, description="EMA decay of the target network, mu in the paper.")
 

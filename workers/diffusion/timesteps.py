@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 
-def uniform(u: Tensor, low: float, high: float) -> Tensor:
-    """Uniform in [low, high)."""
+def uniform(u: Tensor, low: float | Tensor, high: float) -> Tensor:
+    """Uniform in [low, high); `low` may differ from sample to sample."""
     return low + (high - low) * u
 
 

@@ -22,7 +22,7 @@ from workers.models.denoiser import Denoiser
 from workers.models.unet2d import UNetDenoiser, critic_head
 from workers.randomness import BatchRng
 
-T_RANGE = (0.02, 0.98)
+T_MIN, T_MAX = 0.02, 0.98
 CRITIC_WEIGHT = 0.01
 
 
@@ -102,7 +102,7 @@ class DMD2(Method[DMD2Settings]):
 
     def student_loss(self, samples: Samples, rng: BatchRng) -> LossOut:
         x, labels = samples.x, samples.labels
-        t = uniform(rng.uniform(len(x)), *T_RANGE)
+        t = self.levels(rng, samples.exit)
         x_t = self.path.add_noise(x, rng.normal(self.teacher.shape, len(x)), t)
         conditions = self.conditions(labels, samples.exit)
         with torch.no_grad():
@@ -117,17 +117,22 @@ class DMD2(Method[DMD2Settings]):
 
     def fake_loss(self, samples: Samples, batch: Batch | None, rng: BatchRng) -> LossOut:
         x, conditions = samples.x, self.conditions(samples.labels, samples.exit)
-        t = uniform(rng.uniform(len(x)), *T_RANGE)
+        t = self.levels(rng, samples.exit)
         x_t = self.path.add_noise(x, rng.normal(self.teacher.shape, len(x)), t)
         loss = (v_weight(t, self.path).to(x) * squared(self.fake.predict(x_t, t, conditions), x)).mean()
         if batch is None:
             return LossOut(loss)
-        t_real = uniform(rng.uniform(), *T_RANGE)
+        exit = torch.arange(rng.size, device=rng.device) % len(self.times)
+        t_real = self.levels(rng, exit)
         real_t = self.path.add_noise(batch.images, rng.normal(self.teacher.shape), t_real)
-        exit = torch.arange(len(real_t), device=rng.device) % len(self.times)
         real_logits = self.logits(real_t, t_real, self.conditions(batch.labels, exit))
         critic = gan_discriminator(real_logits, self.logits(x_t, t, conditions)[: len(real_t)]).mean()
         return LossOut(loss + CRITIC_WEIGHT * critic, {"critic_loss": critic.detach()})
+
+    def levels(self, rng: BatchRng, exit: Tensor) -> Tensor:
+        """Noise levels [B] to compare samples at: not below the one that renoising will hide (arXiv:2503.06674)."""
+        low = torch.tensor([s for _, s in self.times], dtype=torch.float64).clamp(min=T_MIN)
+        return uniform(rng.uniform(len(exit)), low[exit.cpu()], T_MAX)
 
     def conditions(self, labels: Tensor | None, exit: Tensor) -> Tensor:
         """The fake score's labels: which class, and which exit."""

@@ -60,7 +60,7 @@ class UNetDenoiser(Denoiser):
         unet = UNet2DModel.from_config(dict(self.unet.config) | {"num_class_embeds": rows * copies})
         weights = self.unet.state_dict()
         width = unet.class_embedding.weight.shape[1]
-        table = weights.get("class_embedding.weight", torch.zeros(1, width))
+        table = weights.get("class_embedding.weight", next(self.unet.parameters()).new_zeros(1, width))
         unet.load_state_dict(weights | {"class_embedding.weight": table.repeat(copies, 1)})
         return UNetDenoiser(unet, self.path, self.prediction).to(table.device).eval()
 
