@@ -22,10 +22,10 @@ OpenPage = Callable[[str, int], Page]
 PAGES = {
     "jobs": ("/jobs", "halving-then-matching"),
     "job-running": ("/jobs/job_01jd0088", "Gradient norm"),
-    "job-succeeded": ("/jobs/job_01jd0083", "digits-halving-progressive-4"),
-    "job-failed": ("/jobs/job_01jd0084", "Retry"),
+    "job-succeeded": ("/jobs/job_01jd0083", "Gradient norm"),
+    "job-failed": ("/jobs/job_01jd0084", "Gradient norm"),
     "submit": ("/jobs/new", "training steps"),
-    "clone": ("/jobs/new?from=job_01jd0089", "Stage 2"),
+    "clone": ("/jobs/new?from=job_01jd0089", "Memory per worker"),
     "students": ("/students", "consistency-1-2-4"),
     "student": ("/students/stu_cd", "Without Fewstep"),
     "endpoints": ("/endpoints", "The replica died while loading"),

@@ -33,7 +33,7 @@ function options(width: number, color: string, log: boolean, stages: () => numbe
   return {
     width,
     height: HEIGHT,
-    padding: [8, 8, 0, 0],
+    padding: [8, 20, 0, 0],
     cursor: { sync: { key: "job" }, y: false, points: { size: 7 } },
     scales: { x: { time: false }, y: { distr: log ? 3 : 1 } },
     axes: [

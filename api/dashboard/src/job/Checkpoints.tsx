@@ -13,14 +13,12 @@ interface Props {
 export function Checkpoints({ jobId, every, version }: Props) {
   const path = `/v1/jobs/${jobId}/checkpoints`;
   const { data, error } = usePoll(`${path} ${version}`, (signal) => get<Page<Checkpoint>>(path, signal), every);
-  const rows = data?.data ?? [];
   return (
     <section className="card" aria-labelledby="checkpoints">
       <div className="card-head"><h2 id="checkpoints">Checkpoints</h2></div>
       <Notice error={error} />
-      {rows.length === 0 ? (
-        <p className="quiet small">None yet.</p>
-      ) : (
+      {data?.data.length === 0 && <p className="quiet small">None yet.</p>}
+      {data && data.data.length > 0 && (
         <table>
           <thead>
             <tr>
@@ -28,7 +26,7 @@ export function Checkpoints({ jobId, every, version }: Props) {
             </tr>
           </thead>
           <tbody>
-            {rows.map((row) => (
+            {data.data.map((row) => (
               <tr key={`${row.attempt}-${row.step}`} title={row.path}>
                 <td>{count(row.step)}</td><td>{bytes(row.bytes)}</td><td>{row.attempt}</td><td>{clock(row.at)}</td>
               </tr>

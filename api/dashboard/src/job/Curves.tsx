@@ -35,7 +35,7 @@ interface Props {
 
 /** The common figures and the method's own, live. */
 export function Curves({ jobId, every, version }: Props) {
-  const { steps, values, stages } = useMetrics(jobId, every, version);
+  const columns = useMetrics(jobId, every, version);
   const [log, setLog] = useState(false);
   const [smoothing, setSmoothing] = useState(0.8);
   return (
@@ -54,12 +54,12 @@ export function Curves({ jobId, every, version }: Props) {
           </label>
         </div>
       </div>
-      {steps.length === 0 ? (
-        <p className="quiet">The first figures come with the first step.</p>
-      ) : (
+      {columns?.steps.length === 0 && <p className="quiet">The first figures come with the first step.</p>}
+      {columns && columns.steps.length > 0 && (
         <div className="charts">
-          {ordered(Object.keys(values)).map((name) => (
-            <Chart key={name} title={title(name)} steps={steps} values={values[name] ?? []} stages={stages}
+          {ordered(Object.keys(columns.values)).map((name) => (
+            <Chart key={name} title={title(name)} steps={columns.steps} values={columns.values[name] ?? []}
+              stages={columns.stages}
               color={COLORS[name] ?? "--series-5"} log={log}
               smoothing={name === "learning_rate" ? 0 : smoothing} />
           ))}

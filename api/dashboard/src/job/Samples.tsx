@@ -57,7 +57,7 @@ export function Samples({ jobId, every, version }: Props) {
         )}
       </div>
       <Notice error={error} />
-      {samples.length === 0 && <p className="quiet">The first grid comes when training starts.</p>}
+      {data?.length === 0 && <p className="quiet">The first grid comes when training starts.</p>}
       <div className="sample-rows">
         {teacher.length > 0 && (
           <div className="sample-rows pinned">

@@ -29,11 +29,11 @@ function append(columns: Columns, rows: Metric[], lastStage: number): number {
   return stage;
 }
 
-/** Reads all metrics once, then only the new ones. */
-export function useMetrics(jobId: string, every: number | null, version: string): Columns {
+/** Reads all metrics once, then only the new ones; null until the first answer. */
+export function useMetrics(jobId: string, every: number | null, version: string): Columns | null {
   const kept = useRef<Columns>({ steps: [], values: {}, stages: [] });
   const cursor = useRef<{ after: string | number | null; stage: number }>({ after: null, stage: 0 });
-  const [shown, show] = useState(kept.current);
+  const [shown, show] = useState<Columns | null>(null);
 
   useEffect(() => {
     const abort = new AbortController();
@@ -47,8 +47,8 @@ export function useMetrics(jobId: string, every: number | null, version: string)
           if (abort.signal.aborted) return;
           cursor.current.stage = append(kept.current, page.data, cursor.current.stage);
           cursor.current.after = page.data.at(-1)?.step ?? cursor.current.after;
-          if (page.data.length > 0) show({ ...kept.current });
           more = page.has_more;
+          if (!more) show({ ...kept.current });
         }
       } catch (cause) {
         // The job's own poll tells of a server that is away; the next round asks for the same rows again.
