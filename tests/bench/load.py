@@ -1,4 +1,4 @@
-"""A cheap load generator: closed-loop clients, one keep-alive connection each, that wait as long as a 429 tells them."""
+"""A cheap load generator: closed-loop clients with a connection each, who wait as long as a 429 tells them."""
 
 import asyncio
 import json
