@@ -18,7 +18,7 @@ function scales(points: [number, Figures][]): Scale {
   const lx = points.map(([n]) => Math.log2(n));
   const ly = points.map(([, f]) => Math.log10(Math.max(f.frechet, 1e-6)));
   const [x0, x1] = [Math.min(...lx), Math.max(...lx)];
-  const [y0, y1] = [Math.min(...ly) - 0.08, Math.max(...ly) + 0.08];
+  const [y0, y1] = [Math.min(...ly) - 0.18, Math.max(...ly) + 0.08];
   return {
     x: (n) => LEFT + ((Math.log2(n) - x0) / (x1 - x0 || 1)) * (WIDTH - LEFT - RIGHT),
     y: (f) => TOP + ((y1 - Math.log10(Math.max(f, 1e-6))) / (y1 - y0 || 1)) * (HEIGHT - TOP - BOTTOM),
@@ -37,7 +37,7 @@ function Line({ of, scale, who }: { of: [number, Figures][]; scale: Scale; who: 
           ) : (
             <circle cx={scale.x(n)} cy={scale.y(f.frechet)} r="4.5" />
           )}
-          <text x={scale.x(n) + 11} y={scale.y(f.frechet) + (who === "student" ? 15 : -5)}>{figure(f.frechet)}</text>
+          <text x={scale.x(n) + (who === "student" ? 6 : 11)} y={scale.y(f.frechet) + (who === "student" ? 22 : -5)}>{figure(f.frechet)}</text>
         </g>
       ))}
     </g>
