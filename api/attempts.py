@@ -11,6 +11,7 @@ from service.spec import JobSpec
 router = APIRouter(prefix="/v1/attempts/{attempt_id}", tags=["attempts"])
 
 
+@router.get("/", include_in_schema=False)  # httpx writes its base URL with the slash
 @router.get("", responses=problems.declared(404, 409))
 async def get_attempt_order(attempt: AttemptId, behind: Behind) -> AttemptOrder:
     """All that the driver needs to run the attempt; 409 `attempt_fenced` when it must not be run any more."""

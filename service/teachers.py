@@ -46,8 +46,9 @@ def inspect(store: Storage, folder: str) -> Facts:
 
     Reads all weights once, for their hash; loads and runs nothing.
     """
-    folder = str(PurePosixPath(folder))
     try:
+        store.url_of(folder)
+        folder = str(PurePosixPath(folder))
         if not store.is_folder(folder):
             _refuse(f"'{folder}' is not a folder in the store; put the teacher there and give its path.")
         files = [path.removeprefix(f"{folder}/") for path in store.files(folder)]

@@ -1,5 +1,5 @@
-"""The store's tests run on both databases: SQLite, and a real PostgreSQL from a wheel."""
+"""The API's tests run on both databases, in this process."""
 
-from service_fixtures import cluster, database_url, db, digits, postgres, settings, sqlite_template
+from api_fixtures import cluster, database_url, postgres, server, settings, sqlite_template, teacher_files
 
-__all__ = ["cluster", "database_url", "db", "digits", "postgres", "settings", "sqlite_template"]
+__all__ = ["cluster", "database_url", "postgres", "server", "settings", "sqlite_template", "teacher_files"]
