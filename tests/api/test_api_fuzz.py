@@ -32,11 +32,12 @@ def filled(model: Any, required: tuple[str, ...] = ()) -> st.SearchStrategy[dict
     return st.fixed_dictionaries({}, optional=optional)
 
 
+def of_kind(kind: str) -> st.SearchStrategy[dict[str, Any]]:
+    return filled(METHODS[kind], ("kind",)).map(lambda chosen: {"kind": kind, **chosen})
+
+
 methods = st.one_of(
-    *(
-        filled(model, ("kind",)).map(lambda chosen, kind=kind: {"kind": kind, **chosen})
-        for kind, model in METHODS.items()
-    ),
+    *(of_kind(kind) for kind in METHODS),
     st.fixed_dictionaries({"kind": anything}),
     anything,
 )
