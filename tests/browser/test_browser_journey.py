@@ -33,7 +33,7 @@ def test_from_the_form_to_pictures(platform: Any, open_page: OpenPage, screensho
     for label, value in {
         "First steps": "2",
         "Last steps": "1",
-        "Rung iterations": "40",
+        "Rung iterations": "60",
         "Preview every": "10",
         "Checkpoint every": "40",
         "Samples": "100",
