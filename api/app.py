@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
-import sys
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from typing import Any
@@ -25,6 +23,7 @@ from service import auth
 from service import teachers as teacher_rows
 from service.cluster import Cluster, RayCluster
 from service.db import Database
+from service.logs import configure_logging
 from service.reconcile import Reconciler
 from service.settings import Settings
 from service.storage import Storage
@@ -113,20 +112,3 @@ def _document(app: FastAPI) -> dict[str, Any]:
         document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
         app.openapi_schema = document
     return app.openapi_schema
-
-
-def configure_logging() -> None:
-    """One line for each event: for people on a terminal, JSON everywhere else."""
-    terminal = sys.stderr.isatty()
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            *([] if terminal else [structlog.processors.format_exc_info]),
-            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
-    )

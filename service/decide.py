@@ -78,7 +78,7 @@ def decide(job: Job, attempt: Attempt | None, seen: Sight, now: datetime, settin
         return Move(Status.QUEUED, Reason.USER_RESUME) if job.wish is Wish.RUN else None
     if job.wish is Wish.PAUSE:
         return Move(Status.PAUSED, Reason.USER_PAUSE)
-    waits = job.not_before is not None and now < job.not_before
+    waits = isinstance(seen, Unseen) or (job.not_before is not None and now < job.not_before)
     return None if waits else Dispatch()
 
 

@@ -21,6 +21,7 @@ from service.cluster import Cluster, ClusterUnavailable, RayCluster, RayJob
 from service.db import Database
 from service.decide import UNSEEN, Action, Conclude, Dispatch, Move, Stop, Submit, Unseen, decide
 from service.deployments import Deployments
+from service.logs import configure_logging
 from service.settings import Settings
 from service.status import Reason, Status
 from service.tables import Attempt, Job
@@ -42,6 +43,7 @@ class Reconciler:
         self._deployments = Deployments(db, cluster, settings)
         self._nudged = asyncio.Event()
         self._swept: dict[str, datetime] = {}
+        self._reachable = True
 
     def nudge(self) -> None:
         """Something changed that is worth a look."""
@@ -82,10 +84,16 @@ class Reconciler:
 
     async def _look(self) -> Seen:
         try:
-            return await self._cluster.jobs()
+            seen = await self._cluster.jobs()
         except ClusterUnavailable as error:
-            log.warning("reconcile.cluster_unavailable", error=str(error))
+            if self._reachable:
+                log.warning("reconcile.cluster_lost", error=str(error))
+            self._reachable = False
             return UNSEEN
+        if not self._reachable:
+            log.info("reconcile.cluster_found")
+        self._reachable = True
+        return seen
 
     async def _settle(self, job_id: str, seen: Seen) -> None:
         """Decide and apply until there is nothing left to do about the job without another look at Ray."""
@@ -94,7 +102,8 @@ class Reconciler:
                 job = await jobs.get(session, job_id)
                 attempt = await attempts.current(session, job)
                 now = await self._db.now(session)
-            sight = UNSEEN if isinstance(seen, Unseen) or attempt is None else seen.get(attempt.submission_id)
+            submission_id = attempt.submission_id if attempt is not None else ""
+            sight = UNSEEN if isinstance(seen, Unseen) else seen.get(submission_id)
             action = decide(job, attempt, sight, now, self._settings)
             if action is None or not await self._apply(action, job, attempt, now):
                 return
@@ -211,5 +220,6 @@ async def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
+    configure_logging()
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(main(Settings()))

@@ -143,7 +143,9 @@ ON_CLUSTER: list[tuple[Job, Attempt, Sight, Action | None]] = [
 
 @pytest.mark.parametrize(("row", "action"), WAITING)
 @pytest.mark.parametrize("seen", [UNSEEN, UNKNOWN, KILLED])
-def test_off_the_cluster_ray_is_not_needed(row: Job, seen: Sight, action: Action | None) -> None:
+def test_off_the_cluster_ray_is_needed_to_dispatch_alone(row: Job, seen: Sight, action: Action | None) -> None:
+    if action == Dispatch() and seen is UNSEEN:
+        action = None
     assert decide(row, attempt(), seen, NOW, SETTINGS) == action
 
 
