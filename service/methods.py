@@ -139,6 +139,7 @@ class DMD2Settings(MethodSettings):
         le=8,
         description="Sampling steps of the student; above 1 it is trained by backward simulation.",
     )
+    learning_rate: float = Field(5e-4, gt=0, le=1, description="Peak learning rate of the student's optimizer.")
     iterations: int = Field(300, ge=1, le=10_000_000, description="Optimizer steps of the student.")
     fake_updates: int = Field(3, ge=1, le=100, description="Updates of the fake score per update of the student.")
     fake_learning_rate: float = Field(1e-3, gt=0, le=1, description="Learning rate of the fake score.")

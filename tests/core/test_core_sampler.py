@@ -168,6 +168,12 @@ def test_another_network_is_refused(folder: Path) -> None:
         load_teacher(folder)
 
 
+def test_a_network_of_unknown_size_is_refused(folder: Path) -> None:
+    edit(folder / "unet" / "config.json", sample_size=None)
+    with pytest.raises(TeacherInvalid, match="sample_size None"):
+        load_teacher(folder)
+
+
 def test_an_unknown_prediction_type_is_refused(folder: Path) -> None:
     edit(folder / "scheduler" / "scheduler_config.json", prediction_type="flow_prediction")
     with pytest.raises(TeacherInvalid, match="flow_prediction"):
