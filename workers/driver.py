@@ -21,6 +21,7 @@ TRAIN_ENV = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a checkpoint is registered at the next look; the default is 2 s
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it would print every line twice
+    "RAY_TRAIN_METRICS_ENABLED": "0",  # Ray's own gauges of controller and workers; ours come with the reports
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",  # without one, a lost rank would be waited for without end
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",

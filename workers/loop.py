@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import secrets
 import tempfile
@@ -154,6 +155,7 @@ def train(config: dict[str, Any]) -> Verdict:
     What the job itself did wrong is reported and ends it; anything else is raised, so that Ray Train starts the
     workers again from the last checkpoint.
     """
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # or Ray passes a line per report on to the job's log
     torch.set_num_threads(max(1, int(config["cpus"])))
     torch.use_deterministic_algorithms(True, warn_only=True)
     order = AttemptOrder.model_validate_json(config["order"])
