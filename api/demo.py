@@ -107,10 +107,11 @@ def collect(client: Client, jobs: dict[str, JobView]) -> list[Row]:
 
 
 def print_table(rows: list[Row]) -> None:
-    out = table("WHO", "STEPS", "FRÉCHET", "÷ TEACHER", "ACCURACY", "RECALL", "DIVERSITY", "MS/IMAGE", "TRAINED")
+    out = table("WHO", "STEPS", "FRÉCHET", "RATIO", "ACCURACY", "RECALL", "DIVERSITY", "MS/IMAGE", "TRAINED")
+    out.collapse_padding = True
     teacher = {steps: figures for row in rows for steps, figures in row.student.teacher_figures.items()}
     reference = teacher[TEACHER_STEPS].frechet
-    entries = [("teacher", steps, teacher[steps], "") for steps in (TEACHER_STEPS, *sorted(set(teacher) - {50}))]
+    entries = [("teacher", steps, teacher[steps], "") for steps in sorted(teacher, reverse=True)]
     entries += [
         (row.student.method, row.steps, row.student.figures[row.steps], f"{row.student.training_seconds:.0f} s")
         for row in rows
@@ -119,6 +120,7 @@ def print_table(rows: list[Row]) -> None:
         numbers = (f"{f.frechet:.2f}", f"{f.frechet / reference:.2f}", accuracy(f), f"{f.recall:.2f}")
         out.add_row(who, str(steps), *numbers, f"{f.diversity:.2f}", f"{f.ms_per_image:.2f}", trained)
     console.print(out)
+    console.print("RATIO is the Fréchet distance over the teacher's at 50 steps; TRAINED is the training so far.")
 
 
 def draw_grid(rows: list[Row]) -> None:

@@ -1,5 +1,6 @@
 """How the command line draws things: tables, a job's progress, figures."""
 
+import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -10,7 +11,7 @@ from rich.table import Table
 from api.schemas import EndpointView, JobView, MethodView, StudentView, TeacherView
 from service.observations import Figures
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 160)
 COLOURS = {"succeeded": "green", "ready": "green", "failed": "red", "cancelled": "yellow", "paused": "yellow"}
 
 

@@ -28,7 +28,8 @@ def main() -> None:
         classes = torch.arange(options.columns) % model.num_classes if model.num_classes else None
         seeds = [options.seed + i for i in range(options.columns)]
         rows.append(model.generate(classes, seeds, int(steps)))
-        labels.append(f"{folder.split('/')[-1].removeprefix('builtin:')}, {steps} step{'s' if int(steps) > 1 else ''}")
+        name = "teacher" if folder.startswith("builtin:") else Path(folder).name.removesuffix(f"-{steps}")
+        labels.append(f"{name}, {steps} step{'s' if int(steps) > 1 else ''}")
     options.out.write_bytes(grid_png(rows, labels=labels))
 
 
