@@ -67,7 +67,7 @@ class ProgressiveSettings(MethodSettings):
     first_steps: int = Field(8, ge=1, le=1024, description="Sampling steps of the first rung's student.")
     last_steps: int = Field(1, ge=1, le=1024, description="Sampling steps of the last rung's student.")
     rung_iterations: int = Field(
-        200, ge=1, le=1_000_000, description="Optimizer steps per rung; the last two rungs take twice as many."
+        240, ge=1, le=1_000_000, description="Optimizer steps per rung; the last two rungs take twice as many."
     )
 
     @model_validator(mode="after")
@@ -140,9 +140,9 @@ class DMD2Settings(MethodSettings):
         description="Sampling steps of the student; above 1 it is trained by backward simulation.",
     )
     learning_rate: float = Field(5e-4, gt=0, le=1, description="Peak learning rate of the student's optimizer.")
-    iterations: int = Field(300, ge=1, le=10_000_000, description="Optimizer steps of the student.")
+    iterations: int = Field(320, ge=1, le=10_000_000, description="Optimizer steps of the student.")
     fake_updates: int = Field(3, ge=1, le=100, description="Updates of the fake score per update of the student.")
-    fake_learning_rate: float = Field(1e-3, gt=0, le=1, description="Learning rate of the fake score.")
+    fake_learning_rate: float = Field(2e-3, gt=0, le=1, description="Learning rate of the fake score.")
     gan_weight: float = Field(0.0, ge=0, le=10, description="Weight of the adversarial term; 0 needs no images.")
 
     def total_steps(self) -> int:
