@@ -68,6 +68,13 @@ class Launch:
         raise AssertionError(f"the platform did not come up:\n{self.log.read_text()}")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several test processes, whatever needs Ray goes to the same one, which starts the only platform."""
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 @pytest.fixture(scope="session")
 def launch() -> type[Launch]:
     """`launch(home)` starts a platform of the test's own, which the test has to stop."""
