@@ -19,7 +19,7 @@ CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 OpenPage = Callable[[str, int], Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open, Playwright's event loop keeps asyncio tests from running
 def chromium() -> Iterator[Browser]:
     executable = next((found for name in CHROMIUM_NAMES if (found := shutil.which(name))), None)
     assert executable, "Chromium is needed: install your system's package 'chromium'"
