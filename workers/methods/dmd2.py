@@ -41,6 +41,10 @@ class DMD2(Method[DMD2Settings]):
     The fake score is trained on the student's samples, on a clock of its own (section 4.2). With `gan_weight`, a critic
     on the fake score's features tells the samples from images (4.3). With several steps, training sees what sampling
     sees: the student's own renoised outputs (4.5, backward simulation).
+
+    Deviations, with several steps: every batch holds each exit equally often instead of one exit drawn at random; each
+    exit has a fake score of its own; and an exit is compared from the noise level it is renoised to upwards
+    (arXiv:2503.06674), since later steps are there for the finer levels.
     """
 
     sampler_kind = "renoise"
