@@ -68,6 +68,7 @@ class Launch:
         raise AssertionError(f"the platform did not come up:\n{self.log.read_text()}")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several test processes: what needs Ray goes first and to one of them, so that one platform is started.
 

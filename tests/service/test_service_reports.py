@@ -62,7 +62,11 @@ async def test_everything_is_stored_once_however_often_it_is_sent(db: ClockedDat
         stored = await attempts.current(session, job)
     assert [row.step for row in metrics] == [1, 2, 3, 4, 5, 6]
     assert [(row.role, row.step) for row in samples] == [("teacher", 0), ("student", 6)]
-    assert [(row.seq, row.message, row.attempt) for row in logs] == [(1, "half way", 1)]
+    assert [(row.seq, row.message, row.attempt) for row in logs] == [
+        (1, "half way", 1),
+        (2, "judging", 1),
+        (3, "exporting", 1),
+    ]
     assert [(row.name, row.steps, row.figures["4"]["frechet"]) for row in left] == [("mine-progressive-4", [4], 0.9)]
     assert job.step == 6
     assert stored is not None
