@@ -53,6 +53,6 @@ clean:  ## Forget the set-up (the platform's data under .fewstep stays)
 
 .make/chromium:
 	@command -v chromium >/dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "Installing Chromium from the system's packages" && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; \
+		echo "Installing Chromium from the system's packages" && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
 	else echo "The browser tests need Chromium: install your system's package 'chromium', then run make test again" && exit 1; fi
 	@mkdir -p .make && touch $@
