@@ -21,7 +21,7 @@ up: setup  ## Start the platform and keep it running until Ctrl-C
 	@$(BIN)/fewstep up
 
 test: setup .make/chromium lint  ## All tests, with real parts
-	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not slow"
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow"
 
 lint: .make/python  ## ruff, mypy and the import contracts
 	@$(BIN)/ruff check .
