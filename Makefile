@@ -20,8 +20,10 @@ demo: setup  ## Distil the digits teacher with every method and serve a student 
 up: setup  ## Start the platform and keep it running until Ctrl-C
 	@$(BIN)/fewstep up
 
-test: setup .make/chromium lint  ## All tests, with real parts
-	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow"
+test: setup .make/chromium lint  ## All tests, with real parts; those that need Ray run beside the others
+	@$(BIN)/python -m pytest -q -m "not ray and not slow" >.make/tests.log 2>&1 & others=$$!; \
+	$(BIN)/python -m pytest -q -m "ray and not slow"; ray=$$?; \
+	wait $$others; others=$$?; cat .make/tests.log; exit $$((ray || others))
 
 lint: .make/python  ## ruff, mypy and the import contracts
 	@$(BIN)/ruff check .

@@ -68,22 +68,6 @@ class Launch:
         raise AssertionError(f"the platform did not come up:\n{self.log.read_text()}")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """With several test processes, what needs Ray goes to one of them, so that one platform is started.
-
-    The rest is dealt out by folder or file, since the fixtures of a folder cost more than its tests.
-    """
-    folder = item.path.parent.name
-    whole = folder in ("artifact", "browser")
-    group = "ray" if item.get_closest_marker("ray") else folder if whole else item.path.name
-    item.add_marker(pytest.mark.xdist_group(group))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first."""
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
-
-
 @pytest.fixture(scope="session")
 def launch() -> type[Launch]:
     """`launch(home)` starts a platform of the test's own, which the test has to stop."""
