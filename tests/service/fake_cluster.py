@@ -29,6 +29,7 @@ class Started:
 class FakeCluster:
     known: dict[str, Started] = field(default_factory=dict)
     """What the head knows."""
+    heads_lost: int = 0
     started: list[Started] = field(default_factory=list)
     """Every driver process there ever was."""
     apps: dict[str, ServeApp] = field(default_factory=dict)
@@ -96,6 +97,7 @@ class FakeCluster:
         for job in self.known.values():
             if job.alive:
                 job.status = RayStatus.FAILED
+        self.heads_lost += 1
         self.known = {}
         self.apps = {}
 

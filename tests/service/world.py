@@ -139,8 +139,10 @@ class World:
         assert all(attempt.ended_at is not None for attempt in tries[:-1])
         assert (job.finished_at is not None) == (job.status in TERMINAL)
         assert [row.step for row in metrics] == list(range(1, len(metrics) + 1))
+        alive = [process.submission_id for process in self.cluster.started if process.alive]
+        assert len(alive) == len(set(alive)), "an attempt runs twice at once"
         starts = [process.submission_id for process in self.cluster.started]
-        if not any(process.submission_id not in self.cluster.known for process in self.cluster.started):
+        if not self.cluster.heads_lost:  # an attempt that died unheard with its head is started again
             assert len(starts) == len(set(starts)), "an attempt was started twice"
         if job.status is Status.SUCCEEDED:
             assert len(metrics) == len([one for one in script() if one["type"] == "metrics"])
