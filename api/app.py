@@ -19,7 +19,7 @@ from api.deps import Gauges, Services
 from api.middleware import BodyLimitMiddleware, RequestMetrics, RequestMiddleware
 from api.schemas import Problem
 from service import attempts as attempt_rows
-from service import auth
+from service import auth, projects
 from service import teachers as teacher_rows
 from service.cluster import Cluster, RayCluster
 from service.db import Database
@@ -84,6 +84,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     facts = await run_in_threadpool(teacher_rows.inspect_builtin)
     async with behind.db.write() as session:
         now = await behind.db.now(session)
+        await projects.ensure_default(session, now)
         await teacher_rows.ensure_builtin(session, facts, now)
         behind.attempt_key = await attempt_rows.signing_key(session)
         if await auth.ensure_first_key(session, behind.settings.api_key_file(), now):

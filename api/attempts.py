@@ -17,7 +17,7 @@ async def get_attempt_order(attempt: AttemptId, behind: Behind) -> AttemptOrder:
     """All that the driver needs to run the attempt; 409 `attempt_fenced` when it must not be run any more."""
     async with behind.db.write() as session:
         row, job = await attempts.order(session, attempt)
-        teacher = await teachers.get(session, job.teacher_id)
+        teacher = await teachers.get(session, job.project_id, job.teacher_id)
     return AttemptOrder(
         attempt_id=row.id,
         job_id=job.id,

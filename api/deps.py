@@ -15,11 +15,13 @@ from starlette.responses import JSONResponse
 
 from api.schemas import Page
 from service import attempts, auth, idempotency
+from service.auth import Caller
 from service.cluster import Cluster
 from service.db import Database
-from service.errors import Unauthorized
+from service.errors import Forbidden, Unauthorized
 from service.reconcile import Reconciler
 from service.settings import Settings
+from service.status import Role
 from service.storage import Storage
 
 
@@ -59,8 +61,8 @@ _Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 _AttemptCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_attempt_bearer)]
 
 
-async def api_key(behind: Behind, credentials: _Credentials) -> str:
-    """The id of the API key that asks. Unauthorized."""
+async def authenticate(behind: Behind, credentials: _Credentials) -> Caller:
+    """Whose API key asks. Unauthorized."""
     if credentials is None:
         raise Unauthorized("Send an API key as 'Authorization: Bearer <key>'; the first is in $FEWSTEP_HOME/api_key.")
     async with behind.db.read() as session:
@@ -75,7 +77,23 @@ async def attempt_token(attempt_id: str, behind: Behind, credentials: _AttemptCr
     return attempt_id
 
 
-Owner = Annotated[str, Depends(api_key)]
+class Needs:
+    """A route's demand: an API key of at least this role. The OpenAPI document says so as `x-role`."""
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+
+    def __call__(self, caller: Annotated[Caller, Depends(authenticate)]) -> Caller:
+        """The caller. Forbidden."""
+        roles = list(Role)
+        if roles.index(caller.role) < roles.index(self.role):
+            raise Forbidden(f"This needs a key with the role {self.role}, and yours is a {caller.role}'s.")
+        return caller
+
+
+Viewer = Annotated[Caller, Depends(Needs(Role.VIEWER))]
+Member = Annotated[Caller, Depends(Needs(Role.MEMBER))]
+Admin = Annotated[Caller, Depends(Needs(Role.ADMIN))]
 AttemptId = Annotated[str, Depends(attempt_token)]
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="Entries of a page at most.")]
@@ -104,7 +122,7 @@ class Create:
         self,
         request: Request,
         behind: Behind,
-        owner: Owner,
+        caller: Annotated[Caller, Depends(authenticate)],
         idempotency_key: Annotated[
             str | None,
             Header(
@@ -115,7 +133,7 @@ class Create:
     ) -> None:
         self._request = request
         self._behind = behind
-        self._owner = owner
+        self._caller = caller
         self._key = idempotency_key
 
     async def __call__(self, status: int, make: Make) -> JSONResponse:
@@ -128,7 +146,7 @@ class Create:
             location, view = await make(session, now)
             answer = {"location": location, "body": view.model_dump(mode="json")}
             if self._key is not None:
-                await idempotency.remember(session, self._owner, self._key, answer)
+                await idempotency.remember(session, self._caller.project_id, self._key, answer)
         self._behind.reconciler.nudge()
         return _created(status, answer)
 
@@ -137,7 +155,7 @@ class Create:
             return None
         url = f"{self._request.method} {self._request.url.path}\n".encode()
         digest = hashlib.sha256(url + await self._request.body()).hexdigest()
-        return await idempotency.reserve(session, self._owner, self._key, digest, now)
+        return await idempotency.reserve(session, self._caller.project_id, self._key, digest, now)
 
 
 def _created(status: int, answer: Any, *, replayed: bool = False) -> JSONResponse:

@@ -8,22 +8,24 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from api import problems
-from api.deps import After, Behind, Create, Limit, Made, Services, api_key, page
+from api.deps import After, Behind, Create, Limit, Made, Member, Services, Viewer, page
 from api.schemas import EndpointCreate, EndpointView, Page
 from service import endpoints, students
 from service.endpoints import Pair
 from service.errors import InvalidRequest, NotFound, Pointer
 
-router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"], dependencies=[Depends(api_key)])
+router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"])
 
 
 @router.post("", status_code=202, response_model=EndpointView, responses=problems.declared(400, 409))
-async def create_endpoint(body: EndpointCreate, behind: Behind, create: Annotated[Create, Depends()]) -> Response:
+async def create_endpoint(
+    body: EndpointCreate, caller: Member, behind: Behind, create: Annotated[Create, Depends()]
+) -> Response:
     """Serve a student; `ready` once it is loaded and warm."""
 
     async def make(session: AsyncSession, now: datetime) -> Made:
         try:
-            student = await students.get(session, body.student)
+            student = await students.get(session, caller.project_id, body.student)
         except NotFound as error:
             raise InvalidRequest(error.detail, [Pointer("/student", error.detail)]) from error
         pair = await endpoints.create(session, body.name, student, body.with_teacher, now)
@@ -33,28 +35,28 @@ async def create_endpoint(body: EndpointCreate, behind: Behind, create: Annotate
 
 
 @router.get("", responses=problems.declared())
-async def list_endpoints(behind: Behind, limit: Limit = 20, after: After = None) -> Page[EndpointView]:
+async def list_endpoints(caller: Viewer, behind: Behind, limit: Limit = 20, after: After = None) -> Page[EndpointView]:
     """Endpoints, the newest first."""
     async with behind.db.read() as session:
-        rows = await endpoints.page(session, limit=limit, after=after)
+        rows = await endpoints.page(session, caller.project_id, limit=limit, after=after)
     return page(rows, limit, lambda pair: _view(behind, pair), lambda pair: pair[0].id)
 
 
 @router.get("/{endpoint}", responses=problems.declared(404))
-async def get_endpoint(endpoint: str, behind: Behind) -> EndpointView:
+async def get_endpoint(endpoint: str, caller: Viewer, behind: Behind) -> EndpointView:
     """One endpoint, by id or name."""
     async with behind.db.read() as session:
-        return _view(behind, await endpoints.get(session, endpoint))
+        return _view(behind, await endpoints.get(session, caller.project_id, endpoint))
 
 
 @router.delete("/{endpoint}", status_code=202, responses=problems.declared(404))
-async def delete_endpoint(endpoint: str, behind: Behind) -> EndpointView:
+async def delete_endpoint(endpoint: str, caller: Member, behind: Behind) -> EndpointView:
     """Take an endpoint down; it is `deleting` until it is gone."""
     async with behind.db.write() as session:
-        row, _ = await endpoints.delete(session, endpoint, await behind.db.now(session))
+        row, _ = await endpoints.delete(session, caller.project_id, endpoint, await behind.db.now(session))
     behind.reconciler.nudge()
     async with behind.db.read() as session:
-        return _view(behind, await endpoints.get(session, row.id))
+        return _view(behind, await endpoints.get(session, caller.project_id, row.id))
 
 
 def _view(behind: Services, pair: Pair) -> EndpointView:

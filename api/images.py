@@ -3,12 +3,13 @@
 from typing import Any
 
 import httpx
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from api.deps import api_key
+from api.deps import Behind, Member, Viewer
+from service import endpoints
 from service.errors import NotReady
-from service.images import ImagesAnswer, ImagesRequest, ModelList
+from service.images import ImagesAnswer, ImagesRequest, ModelList, endpoint_of
 
 OPENAI_ERROR: dict[str, Any] = {
     "description": "OpenAI's error body.",
@@ -35,19 +36,28 @@ OPENAI_ERROR: dict[str, Any] = {
 }
 ERRORS: dict[int | str, dict[str, Any]] = {status: OPENAI_ERROR for status in (400, 401, 404, 413, 422, 429, 500, 503)}
 
-router = APIRouter(prefix="/v1", tags=["images"], dependencies=[Depends(api_key)])
+router = APIRouter(prefix="/v1", tags=["images"])
 
 
 @router.post("/images/generations", response_model=ImagesAnswer, responses=ERRORS)
-async def generate_images(body: ImagesRequest, request: Request) -> Response:
-    """Generate images with an endpoint; the same as asking the endpoint's own URL."""
+async def generate_images(body: ImagesRequest, caller: Member, behind: Behind, request: Request) -> Response:
+    """Generate images with an endpoint of the project; the same as asking the endpoint's own URL."""
+    async with behind.db.read() as session:
+        await endpoints.get(session, caller.project_id, endpoint_of(body.model))
     return await _pass_on(request, body.model_dump_json(exclude_unset=True).encode())
 
 
 @router.get("/models", response_model=ModelList, responses=ERRORS)
-async def list_models(request: Request) -> Response:
-    """What can be generated with."""
-    return await _pass_on(request, b"")
+async def list_models(caller: Viewer, behind: Behind, request: Request) -> Response:
+    """What can be generated with: the project's endpoints, and the teachers that are served beside them."""
+    answer = await _pass_on(request, b"")
+    if answer.status_code != 200:
+        return answer
+    served = ModelList.model_validate_json(bytes(answer.body))
+    async with behind.db.read() as session:
+        mine = await endpoints.names(session, caller.project_id)
+    models = [model for model in served.data if endpoint_of(model.id) in mine]
+    return Response(ModelList(data=models).model_dump_json(), media_type="application/json")
 
 
 async def _pass_on(request: Request, body: bytes) -> Response:

@@ -9,36 +9,37 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from api import problems
-from api.deps import After, Behind, Create, Limit, Made, Services, api_key, page
+from api.deps import After, Behind, Create, Limit, Made, Member, Services, Viewer, page
 from api.schemas import AttemptView, JobView, Page, Validation
 from service import jobs, students, teachers
+from service.auth import Caller
 from service.spec import JobSpec
 from service.status import REASONS, Status, Wish
 from service.tables import Attempt, Job
 from service.validate import estimated_memory_bytes
 
-router = APIRouter(prefix="/v1", tags=["jobs"], dependencies=[Depends(api_key)])
+router = APIRouter(prefix="/v1", tags=["jobs"])
 
 Text = Annotated[str | None, Query(max_length=200, pattern=r"^[A-Za-z0-9._-]+$")]
 
 
 @router.post("/jobs", status_code=202, response_model=JobView, responses=problems.declared(400, 409))
-async def submit_job(spec: JobSpec, create: Annotated[Create, Depends()]) -> Response:
+async def submit_job(spec: JobSpec, caller: Member, create: Annotated[Create, Depends()]) -> Response:
     """Queue a distillation job."""
 
     async def make(session: AsyncSession, now: datetime) -> Made:
-        teacher = await teachers.find(session, spec.teacher)
-        job = await jobs.submit(session, spec, teacher, now)
+        teacher = await teachers.find(session, caller.project_id, spec.teacher)
+        job = await jobs.submit(session, caller.project_id, spec, teacher, now)
         return f"/v1/jobs/{job.id}", job_view(job)
 
     return await create(202, make)
 
 
 @router.post("/jobs:validate", responses=problems.declared(400))
-async def validate_job(spec: JobSpec, behind: Behind) -> Validation:
+async def validate_job(spec: JobSpec, caller: Viewer, behind: Behind) -> Validation:
     """The checks of a submit, with nothing stored: the defaults that would apply, and what the job would cost."""
     async with behind.db.read() as session:
-        teacher = await teachers.find(session, spec.teacher)
+        teacher = await teachers.find(session, caller.project_id, spec.teacher)
     return Validation(
         spec=spec.resolved(),
         total_steps=spec.total_steps(),
@@ -49,6 +50,7 @@ async def validate_job(spec: JobSpec, behind: Behind) -> Validation:
 
 @router.get("/jobs", responses=problems.declared())
 async def list_jobs(
+    caller: Viewer,
     behind: Behind,
     limit: Limit = 20,
     after: After = None,
@@ -60,7 +62,14 @@ async def list_jobs(
     """Jobs, the newest first."""
     async with behind.db.read() as session:
         found = await jobs.page(
-            session, limit=limit, after=after, statuses=status or (), teacher=teacher, method=method, name=name
+            session,
+            caller.project_id,
+            limit=limit,
+            after=after,
+            statuses=status or (),
+            teacher=teacher,
+            method=method,
+            name=name,
         )
         left = await students.ids_of_jobs(session, [job.id for job in found])
         etas = {job.id: await jobs.eta_seconds(session, job) for job in found}
@@ -68,48 +77,48 @@ async def list_jobs(
 
 
 @router.get("/jobs/{job_id}", responses=problems.declared(404))
-async def get_job(job_id: str, behind: Behind) -> JobView:
+async def get_job(job_id: str, caller: Viewer, behind: Behind) -> JobView:
     """One job, with its attempts."""
     async with behind.db.read() as session:
-        return await _whole_view(session, await jobs.get(session, job_id))
+        return await _whole_view(session, await jobs.get(session, caller.project_id, job_id))
 
 
 @router.post("/jobs/{job_id}/cancel", status_code=202, responses=problems.declared(404, 409))
-async def cancel_job(job_id: str, behind: Behind) -> JobView:
+async def cancel_job(job_id: str, caller: Member, behind: Behind) -> JobView:
     """Ask for the job to stop for good; it saves a checkpoint first."""
-    return await _wish(behind, job_id, Wish.CANCEL)
+    return await _wish(behind, caller, job_id, Wish.CANCEL)
 
 
 @router.post("/jobs/{job_id}/pause", status_code=202, responses=problems.declared(404, 409))
-async def pause_job(job_id: str, behind: Behind) -> JobView:
+async def pause_job(job_id: str, caller: Member, behind: Behind) -> JobView:
     """Ask for the job to save a checkpoint and leave the cluster."""
-    return await _wish(behind, job_id, Wish.PAUSE)
+    return await _wish(behind, caller, job_id, Wish.PAUSE)
 
 
 @router.post("/jobs/{job_id}/resume", status_code=202, responses=problems.declared(404, 409))
-async def resume_job(job_id: str, behind: Behind) -> JobView:
+async def resume_job(job_id: str, caller: Member, behind: Behind) -> JobView:
     """Ask for a paused job to go on from its last checkpoint."""
-    return await _wish(behind, job_id, Wish.RUN)
+    return await _wish(behind, caller, job_id, Wish.RUN)
 
 
 @router.post("/jobs/{job_id}/retry", status_code=202, responses=problems.declared(404, 409))
-async def retry_job(job_id: str, behind: Behind) -> JobView:
+async def retry_job(job_id: str, caller: Member, behind: Behind) -> JobView:
     """Ask for a failed or cancelled job to go on from its last checkpoint."""
     async with behind.db.write() as session:
-        await jobs.retry(session, job_id, await behind.db.now(session))
-    return await _seen(behind, job_id)
+        await jobs.retry(session, caller.project_id, job_id, await behind.db.now(session))
+    return await _seen(behind, caller, job_id)
 
 
-async def _wish(behind: Services, job_id: str, wanted: Wish) -> JobView:
+async def _wish(behind: Services, caller: Caller, job_id: str, wanted: Wish) -> JobView:
     async with behind.db.write() as session:
-        await jobs.wish(session, job_id, wanted, await behind.db.now(session))
-    return await _seen(behind, job_id)
+        await jobs.wish(session, caller.project_id, job_id, wanted, await behind.db.now(session))
+    return await _seen(behind, caller, job_id)
 
 
-async def _seen(behind: Services, job_id: str) -> JobView:
+async def _seen(behind: Services, caller: Caller, job_id: str) -> JobView:
     behind.reconciler.nudge()
     async with behind.db.read() as session:
-        return await _whole_view(session, await jobs.get(session, job_id))
+        return await _whole_view(session, await jobs.get(session, caller.project_id, job_id))
 
 
 async def _whole_view(session: AsyncSession, job: Job) -> JobView:

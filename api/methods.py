@@ -1,24 +1,24 @@
 """The distillation methods that this server knows, each with the JSON Schema that forms and docs are made from."""
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 
 from api import problems
-from api.deps import api_key
+from api.deps import Viewer
 from api.schemas import MethodView, Page
 from service.errors import NotFound
 from service.methods import METHODS
 
-router = APIRouter(prefix="/v1/methods", tags=["methods"], dependencies=[Depends(api_key)])
+router = APIRouter(prefix="/v1/methods", tags=["methods"])
 
 
 @router.get("", responses=problems.declared())
-async def list_methods() -> Page[MethodView]:
+async def list_methods(_caller: Viewer) -> Page[MethodView]:
     """Every method."""
     return Page(data=[_view(kind) for kind in METHODS], has_more=False, next=None)
 
 
 @router.get("/{kind}", responses=problems.declared(404))
-async def get_method(kind: str) -> MethodView:
+async def get_method(kind: str, _caller: Viewer) -> MethodView:
     """One method."""
     if kind not in METHODS:
         raise NotFound(f"There is no such method; known are: {', '.join(METHODS)}.")

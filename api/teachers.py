@@ -9,35 +9,37 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from api import problems
-from api.deps import After, Behind, Create, Limit, Made, api_key, page
+from api.deps import After, Behind, Create, Limit, Made, Member, Viewer, page
 from api.schemas import Page, TeacherCreate, TeacherView
 from service import teachers
 
-router = APIRouter(prefix="/v1/teachers", tags=["teachers"], dependencies=[Depends(api_key)])
+router = APIRouter(prefix="/v1/teachers", tags=["teachers"])
 
 
 @router.post("", status_code=201, response_model=TeacherView, responses=problems.declared(400, 409))
-async def register_teacher(body: TeacherCreate, behind: Behind, create: Annotated[Create, Depends()]) -> Response:
+async def register_teacher(
+    body: TeacherCreate, caller: Member, behind: Behind, create: Annotated[Create, Depends()]
+) -> Response:
     """Check a diffusers folder and register it. Safetensors only; nothing of it is run."""
     facts = await run_in_threadpool(teachers.inspect, behind.store, body.source)
 
     async def make(session: AsyncSession, now: datetime) -> Made:
-        teacher = await teachers.register(session, body.name, body.source, facts, now)
+        teacher = await teachers.register(session, caller.project_id, body.name, body.source, facts, now)
         return f"/v1/teachers/{teacher.id}", TeacherView.model_validate(teacher)
 
     return await create(201, make)
 
 
 @router.get("", responses=problems.declared())
-async def list_teachers(behind: Behind, limit: Limit = 20, after: After = None) -> Page[TeacherView]:
+async def list_teachers(caller: Viewer, behind: Behind, limit: Limit = 20, after: After = None) -> Page[TeacherView]:
     """Teachers, the newest first."""
     async with behind.db.read() as session:
-        rows = await teachers.page(session, limit=limit, after=after)
+        rows = await teachers.page(session, caller.project_id, limit=limit, after=after)
     return page(rows, limit, TeacherView.model_validate, lambda row: row.id)
 
 
 @router.get("/{teacher}", responses=problems.declared(404))
-async def get_teacher(teacher: str, behind: Behind) -> TeacherView:
+async def get_teacher(teacher: str, caller: Viewer, behind: Behind) -> TeacherView:
     """One teacher, by id or name."""
     async with behind.db.read() as session:
-        return TeacherView.model_validate(await teachers.get(session, teacher))
+        return TeacherView.model_validate(await teachers.get(session, caller.project_id, teacher))

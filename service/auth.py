@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import os
 import secrets
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -12,18 +13,29 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.errors import Unauthorized
 from service.ids import new_id
+from service.projects import DEFAULT
+from service.status import Role
 from service.tables import ApiKey
 
 PREFIX = "fsk_"
 
 
-async def check(session: AsyncSession, key: str) -> str:
-    """The id of a key that is valid. Unauthorized."""
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: a key, the project that it is good for, and what it may do there."""
+
+    key_id: str
+    project_id: str
+    role: Role
+
+
+async def check(session: AsyncSession, key: str) -> Caller:
+    """Whose key it is. Unauthorized unless it is valid."""
     digest = _hash(key)
     row = await session.scalar(select(ApiKey).where(ApiKey.sha256 == digest, ApiKey.revoked_at.is_(None)))
     if row is None or not hmac.compare_digest(row.sha256, digest):
         raise Unauthorized("The API key is wrong; send a valid one as 'Authorization: Bearer <key>'.")
-    return row.id
+    return Caller(row.id, row.project_id, row.role)
 
 
 async def ensure_first_key(session: AsyncSession, file: Path, now: datetime) -> bool:
@@ -37,7 +49,8 @@ async def ensure_first_key(session: AsyncSession, file: Path, now: datetime) -> 
     if not key:
         key = PREFIX + secrets.token_urlsafe(32)
         _write_private(file, key)
-    session.add(ApiKey(id=new_id("key"), name="first", sha256=_hash(key), created_at=now))
+    first = {"project_id": DEFAULT, "name": "first", "role": Role.ADMIN, "prefix": key[: len(PREFIX) + 4]}
+    session.add(ApiKey(id=new_id("key"), sha256=_hash(key), created_at=now, **first))
     return True
 
 

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from sqlalchemy import Connection, event, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
+from service.columns import Row
 from service.settings import Settings
-from service.tables import Row
 
 _WRITES = "fewstep_writes"
 
@@ -77,10 +78,17 @@ class Database:
 
     async def upgrade(self) -> None:
         """Bring the schema to the newest revision."""
-        async with self._writer.connect() as connection:
+        engine = create_async_engine(self.url, execution_options={_WRITES: True})
+        if self.is_sqlite:  # where a table is changed by making it anew, which references to it would forbid
+            event.listen(engine.sync_engine, "connect", partial(_prepare_sqlite, references=False))
+            event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        async with engine.connect() as connection:
             await connection.run_sync(_check_known)
             await connection.run_sync(lambda sync: command.upgrade(_alembic(sync), "head"))
+            if self.is_sqlite and (broken := (await connection.exec_driver_sql("PRAGMA foreign_key_check")).all()):
+                raise SchemaMismatch(f"The upgrade left rows that refer to nothing, and was undone: {broken[:5]}")
             await connection.commit()
+        await engine.dispose()
 
     async def open(self) -> None:
         """Make sure of the schema: SQLite is upgraded, PostgreSQL must already be at the newest revision."""
@@ -156,10 +164,10 @@ def _check_known(connection: Connection) -> None:
         )
 
 
-def _prepare_sqlite(connection: Any, _record: object) -> None:
+def _prepare_sqlite(connection: Any, _record: object, *, references: bool = True) -> None:
     connection.isolation_level = None  # transactions are begun by `_begin_sqlite`, not by the driver
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", f"foreign_keys={references:d}"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

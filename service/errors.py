@@ -3,6 +3,7 @@
 FewstepError
 ├── InvalidRequest 422   the body or a query parameter is wrong; `pointers` name the fields
 ├── Unauthorized 401     no key, or a wrong one
+├── Forbidden 403        the key's role does not allow it
 ├── NotFound 404
 ├── Conflict 409         the state does not allow it
 │   └── AttemptFenced 409    a report from an attempt that is no longer the job's current one
@@ -42,6 +43,10 @@ class InvalidRequest(FewstepError):
 
 class Unauthorized(FewstepError):
     status, code, title = 401, "unauthorized", "A valid API key is needed"
+
+
+class Forbidden(FewstepError):
+    status, code, title = 403, "forbidden", "The API key's role does not allow this"
 
 
 class NotFound(FewstepError):

@@ -12,24 +12,24 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.db import insert_once
 from service.errors import IdempotencyMismatch
-from service.tables import IdempotencyKey
+from service.tables import IdempotentRequest
 
 KEEP = timedelta(hours=24)
 
 
-async def reserve(session: AsyncSession, owner: str, key: str, request_sha256: str, now: datetime) -> Any | None:
+async def reserve(session: AsyncSession, project_id: str, key: str, request_sha256: str, now: datetime) -> Any | None:
     """Take the key, or return the answer that its first use got. IdempotencyMismatch when that was another request."""
-    await session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < now - KEEP))
-    row = {"owner": owner, "key": key, "request_sha256": request_sha256, "created_at": now}
-    await insert_once(session, IdempotencyKey, [row], ["owner", "key"])
-    mine = select(IdempotencyKey).where(IdempotencyKey.owner == owner, IdempotencyKey.key == key)
+    await session.execute(delete(IdempotentRequest).where(IdempotentRequest.created_at < now - KEEP))
+    row = {"project_id": project_id, "key": key, "request_sha256": request_sha256, "created_at": now}
+    await insert_once(session, IdempotentRequest, [row], ["project_id", "key"])
+    mine = select(IdempotentRequest).where(IdempotentRequest.project_id == project_id, IdempotentRequest.key == key)
     stored = (await session.execute(mine)).scalar_one()
     if stored.request_sha256 != request_sha256:
         raise IdempotencyMismatch("This Idempotency-Key came with another request before; use a new key for a new one.")
     return stored.answer
 
 
-async def remember(session: AsyncSession, owner: str, key: str, answer: Any) -> None:
+async def remember(session: AsyncSession, project_id: str, key: str, answer: Any) -> None:
     """Keep the answer for repeats, in the transaction that reserved the key."""
-    mine = (IdempotencyKey.owner == owner) & (IdempotencyKey.key == key)
-    await session.execute(update(IdempotencyKey).where(mine).values(answer=answer))
+    mine = (IdempotentRequest.project_id == project_id) & (IdempotentRequest.key == key)
+    await session.execute(update(IdempotentRequest).where(mine).values(answer=answer))

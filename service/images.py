@@ -71,3 +71,8 @@ class ModelCard(BaseModel):
 class ModelList(BaseModel):
     object: Literal["list"] = "list"
     data: list[ModelCard]
+
+
+def endpoint_of(model: str) -> str:
+    """The endpoint's name in a model's: `<name>`, or `<name>:teacher`."""
+    return model.removesuffix(":teacher")

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import events
@@ -12,14 +12,15 @@ from service.errors import Conflict, NotFound
 from service.ids import is_id, new_id
 from service.spec import JobSpec
 from service.status import ACTIVE, REASONS, TERMINAL, TRANSITIONS, Reason, Status, Wish
-from service.tables import Attempt, Checkpoint, Job, Metric, Sample, Teacher
+from service.tables import Attempt, Checkpoint, Job, JobMethod, Metric, Sample, Teacher
 
 
-async def submit(session: AsyncSession, spec: JobSpec, teacher: Teacher, now: datetime) -> Job:
+async def submit(session: AsyncSession, project_id: str, spec: JobSpec, teacher: Teacher, now: datetime) -> Job:
     """Store a job, queued, with every default of its spec written out."""
     spec = spec.resolved()
     job = Job(
         id=new_id("job"),
+        project_id=project_id,
         name=spec.name,
         teacher_id=teacher.id,
         teacher=teacher.name,
@@ -27,6 +28,10 @@ async def submit(session: AsyncSession, spec: JobSpec, teacher: Teacher, now: da
         spec=spec.model_dump(mode="json"),
         max_failures=spec.max_failures,
         total_steps=spec.total_steps(),
+        priority=spec.priority,
+        workers=spec.resources.workers,
+        cpus_per_worker=spec.resources.cpus_per_worker,
+        gpus_per_worker=spec.resources.gpus_per_worker,
         created_at=now,
         updated_at=now,
         wish=Wish.RUN,
@@ -37,22 +42,33 @@ async def submit(session: AsyncSession, spec: JobSpec, teacher: Teacher, now: da
     )
     session.add(job)
     await session.flush()
+    kinds = sorted(set(job.methods.split()))
+    rows = [{"project_id": project_id, "kind": kind, "job_id": job.id} for kind in kinds]
+    await session.execute(insert(JobMethod), rows)
     message = REASONS[job.reason]
     await events.append(session, job.id, 1, "status", message, now, status=job.status, reason=job.reason)
     return job
 
 
-async def get(session: AsyncSession, job_id: str, *, lock: bool = False) -> Job:
-    """The job; with `lock` its row is this transaction's until it ends. NotFound."""
-    query = select(Job).where(Job.id == job_id).execution_options(populate_existing=True)
+async def get(session: AsyncSession, project_id: str, job_id: str, *, lock: bool = False) -> Job:
+    """The project's job; with `lock` its row is this transaction's until it ends. NotFound."""
+    query = select(Job).where(Job.id == job_id, Job.project_id == project_id)
+    query = query.execution_options(populate_existing=True)
     job = await session.scalar(query.with_for_update() if lock else query) if is_id(job_id, "job") else None
     if job is None:
         raise NotFound("There is no such job; GET /v1/jobs lists them.")
     return job
 
 
+async def load(session: AsyncSession, job_id: str) -> Job:
+    """A job by an id that the database gave, of whatever project."""
+    query = select(Job).where(Job.id == job_id).execution_options(populate_existing=True)
+    return (await session.execute(query)).scalar_one()
+
+
 async def page(
     session: AsyncSession,
+    project_id: str,
     *,
     limit: int,
     after: str | None = None,
@@ -62,7 +78,7 @@ async def page(
     name: str | None = None,
 ) -> Sequence[Job]:
     """The newest first, starting below the id `after`; up to `limit` + 1, so that one sees whether more follow."""
-    query = select(Job).order_by(Job.id.desc()).limit(limit + 1)
+    query = select(Job).where(Job.project_id == project_id).order_by(Job.id.desc()).limit(limit + 1)
     if after is not None:
         query = query.where(Job.id < after)
     if statuses:
@@ -108,9 +124,9 @@ async def advance(
     return True
 
 
-async def wish(session: AsyncSession, job_id: str, wanted: Wish, now: datetime) -> Job:
+async def wish(session: AsyncSession, project_id: str, job_id: str, wanted: Wish, now: datetime) -> Job:
     """Write down that the user wants the job to run, pause or be cancelled. Conflict when it cannot be."""
-    job = await get(session, job_id, lock=True)
+    job = await get(session, project_id, job_id, lock=True)
     if (refusal := _refusal(job, wanted)) is not None:
         raise Conflict(refusal)
     if job.wish != wanted:
@@ -121,7 +137,7 @@ async def wish(session: AsyncSession, job_id: str, wanted: Wish, now: datetime) 
         }[wanted]
         await session.execute(update(Job).where(Job.id == job_id).values(wish=wanted, wished_at=now, updated_at=now))
         await events.emit(session, job_id, "wish", message, now, data={"wish": wanted.value})
-    return await get(session, job_id)
+    return await load(session, job_id)
 
 
 def _refusal(job: Job, wanted: Wish) -> str | None:
@@ -141,16 +157,16 @@ def _refusal(job: Job, wanted: Wish) -> str | None:
     return None
 
 
-async def retry(session: AsyncSession, job_id: str, now: datetime) -> Job:
+async def retry(session: AsyncSession, project_id: str, job_id: str, now: datetime) -> Job:
     """Ask for a failed or cancelled job to be queued again; it goes on from its last checkpoint. Conflict."""
-    job = await get(session, job_id, lock=True)
+    job = await get(session, project_id, job_id, lock=True)
     if job.status not in (Status.FAILED, Status.CANCELLED):
         raise Conflict(f"Only a failed or cancelled job can be retried; this one is {job.status}.")
     if job.retries_asked == job.retries_done:
         values = {"wish": Wish.RUN, "wished_at": now, "updated_at": now, "retries_asked": job.retries_asked + 1}
         await session.execute(update(Job).where(Job.id == job_id).values(**values))
         await events.emit(session, job_id, "wish", "A retry was asked for.", now, data={"wish": Wish.RUN.value})
-    return await get(session, job_id)
+    return await load(session, job_id)
 
 
 async def unsettled(session: AsyncSession) -> Sequence[Job]:

@@ -99,7 +99,7 @@ class Reconciler:
         """Decide and apply until there is nothing left to do about the job without another look at Ray."""
         while True:
             async with self._db.read() as session:
-                job = await jobs.get(session, job_id)
+                job = await jobs.load(session, job_id)
                 attempt = await attempts.current(session, job)
                 now = await self._db.now(session)
             submission_id = attempt.submission_id if attempt is not None else ""

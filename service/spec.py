@@ -58,6 +58,19 @@ class JobSpec(Strict):
     preview_every: int = Field(50, ge=1, le=1_000_000, description="Optimizer steps between sample grids.")
     evaluation: Evaluation = Evaluation()
     max_failures: int = Field(0, ge=0, le=100, description="Retries after errors of the training code itself.")
+    priority: int = Field(0, ge=-10, le=10, description="Higher goes first, and may take the place of a lower one.")
+    time_limit_minutes: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="Minutes on the cluster after which the job is stopped; null means no limit.",
+    )
+    stall_minutes: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="Minutes without a step after which an attempt is given up; null: the platform's.",
+    )
 
     @model_validator(mode="after")
     def one_way_to_say_it(self) -> Self:

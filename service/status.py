@@ -43,6 +43,14 @@ class Wish(StrEnum):
     CANCEL = "cancel"
 
 
+class Role(StrEnum):
+    """What an API key may do in its project; each role may do what the ones before it may."""
+
+    VIEWER = "viewer"
+    MEMBER = "member"
+    ADMIN = "admin"
+
+
 class Reason(StrEnum):
     """Why a job or an attempt is in its state; `REASONS` says it in a sentence that tells what to do."""
 
@@ -63,6 +71,8 @@ class Reason(StrEnum):
     STALLED = "stalled"
     TOO_MANY_LOSSES = "too_many_losses"
     FORCED = "forced"
+    PREEMPTED = "preempted"
+    TIME_LIMIT = "time_limit"
 
 
 REASONS: dict[Reason, str] = {
@@ -80,7 +90,9 @@ REASONS: dict[Reason, str] = {
     Reason.EXPORT_MISMATCH: "The exported folder did not give the student's images back; report this with the logs.",
     Reason.DRIVER_DIED: "The driver process died; the job goes on from its last checkpoint.",
     Reason.CLUSTER_LOST: "The cluster no longer knows this attempt; the job goes on from its last checkpoint.",
-    Reason.STALLED: "No report for too long; the job goes on from its last checkpoint.",
+    Reason.STALLED: "No step for too long; the job goes on from its last checkpoint.",
     Reason.TOO_MANY_LOSSES: "Machines were lost too often; check the cluster, then retry.",
     Reason.FORCED: "The job did not stop in time and was stopped by force.",
+    Reason.PREEMPTED: "A job of higher priority took its place; it goes on from its checkpoint when there is room.",
+    Reason.TIME_LIMIT: "It reached time_limit_minutes; retry gives it as long once more, from its last checkpoint.",
 }

@@ -19,25 +19,23 @@ async def store(session: AsyncSession, job: Job, seen: StudentExported, now: dat
     row = seen.model_dump(mode="json", exclude={"type", "seq", "at"})
     row |= {
         "id": new_id("stu"),
+        "project_id": job.project_id,
         "job_id": job.id,
         "name": f"{job.name or f'{job.teacher}-{job.id[-6:]}'}-{seen.label}",
         "teacher": job.teacher,
         "created_at": now,
     }
-    kept = {"id", "job_id", "label", "created_at"}
+    kept = {"id", "project_id", "job_id", "label", "created_at"}
     await insert_once(session, Student, [row], ["job_id", "label"], update=[name for name in row if name not in kept])
     data = {"label": seen.label, "steps": seen.steps}
     await events.emit(session, job.id, "student", f"Student {seen.label} was exported and checked.", now, data=data)
 
 
-async def get(session: AsyncSession, student: str) -> Student:
+async def get(session: AsyncSession, project_id: str, student: str) -> Student:
     """By id or name. NotFound."""
-    found: Student | None = None
-    if is_id(student, "stu"):
-        found = await session.get(Student, student)
-    elif "\0" not in student:
-        query = select(Student).where(Student.name == student).order_by(Student.id.desc()).limit(1)
-        found = await session.scalar(query)
+    column = Student.id if is_id(student, "stu") else Student.name
+    query = select(Student).where(Student.project_id == project_id, column == student)
+    found = await session.scalar(query.order_by(Student.id.desc()).limit(1)) if "\0" not in student else None
     if found is None:
         raise NotFound("There is no such student; GET /v1/students lists them.")
     return found
@@ -45,6 +43,7 @@ async def get(session: AsyncSession, student: str) -> Student:
 
 async def page(
     session: AsyncSession,
+    project_id: str,
     *,
     limit: int,
     after: str | None = None,
@@ -54,7 +53,7 @@ async def page(
     name: str | None = None,
 ) -> Sequence[Student]:
     """The newest first, starting below the id `after`; up to `limit` + 1."""
-    query = select(Student).order_by(Student.id.desc()).limit(limit + 1)
+    query = select(Student).where(Student.project_id == project_id).order_by(Student.id.desc()).limit(limit + 1)
     if after is not None:
         query = query.where(Student.id < after)
     for column, value in (

@@ -1,32 +1,14 @@
 """Every row that Fewstep stores. One schema for SQLite and PostgreSQL, and `migrations/` must lead to it."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Enum, ForeignKey, Index, MetaData, String, UniqueConstraint
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy import JSON, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
 
-from service.status import Reason, Status, Wish
-
-
-class Instant(TypeDecorator[datetime]):
-    """An aware UTC time; SQLite, which has no time zones, keeps it naive."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        value = value.astimezone(UTC)
-        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+from service.columns import Row, words
+from service.status import Reason, Role, Status, Wish
 
 
 class EndpointStatus(StrEnum):
@@ -34,6 +16,12 @@ class EndpointStatus(StrEnum):
     READY = "ready"
     FAILED = "failed"
     DELETING = "deleting"
+
+
+class DeliveryStatus(StrEnum):
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    DEAD = "dead"
 
 
 class Outcome(StrEnum):
@@ -44,44 +32,28 @@ class Outcome(StrEnum):
     STOPPED = "stopped"
 
 
-def _words(enum: type[StrEnum], name: str | None = None) -> Enum:
-    """Stored as text; with `name`, a CHECK constraint refuses every other word."""
-    return Enum(
-        enum,
-        native_enum=False,
-        length=24,
-        create_constraint=name is not None,
-        name=name,
-        values_callable=lambda members: [member.value for member in members],
-    )
+class Project(Row):
+    """Whose jobs, students and endpoints these are, and how much of the cluster they may use; None is no limit."""
 
+    __tablename__ = "projects"
 
-class Row(DeclarativeBase):
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it from the class)
-        datetime: Instant,
-        int: BigInteger,
-        str: String,
-        dict[str, Any]: JSON,
-        list[int]: JSON,
-        Reason: _words(Reason),
-        Wish: _words(Wish),
-    }
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    weight: Mapped[float] = mapped_column(default=1.0, doc="Share of the cluster beside the other projects'.")
+    max_jobs: Mapped[int | None] = mapped_column(doc="On the cluster at once.")
+    max_gpus: Mapped[float | None] = mapped_column(doc="On the cluster at once.")
+    max_gpu_hours: Mapped[float | None] = mapped_column(doc="In any 30 days.")
+    max_priority: Mapped[int] = mapped_column(default=10, doc="Highest priority that its jobs may ask for.")
+    created_at: Mapped[datetime]
 
 
 class Teacher(Row):
     __tablename__ = "teachers"
+    __table_args__ = (UniqueConstraint("project_id", "name"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(unique=True)
+    project_id: Mapped[str] = mapped_column(default="", doc="Empty: every project's.")
+    name: Mapped[str]
     source: Mapped[str]
     pipeline: Mapped[str]
     scheduler: Mapped[str]
@@ -97,30 +69,56 @@ class Job(Row):
     """Written by three: intent by the API, lifecycle by the reconciler, counters by the job's own reports."""
 
     __tablename__ = "jobs"
-    __table_args__ = (Index(None, "status", "id"),)
+    __table_args__ = (
+        Index(None, "status", "id"),
+        Index(None, "project_id", "id"),
+        Index(None, "project_id", "status", "id"),
+        Index(None, "project_id", "name", "id"),
+        Index(None, "project_id", "teacher", "id"),
+        Index(
+            "ix_jobs_look_at",
+            "look_at",
+            sqlite_where=text("look_at IS NOT NULL"),
+            postgresql_where=text("look_at IS NOT NULL"),
+        ),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    name: Mapped[str | None] = mapped_column(index=True)
+    project_id: Mapped[str]
+    name: Mapped[str | None]
     teacher_id: Mapped[str] = mapped_column(ForeignKey("teachers.id"))
     teacher: Mapped[str] = mapped_column(doc="The teacher's name, which never changes.")
     methods: Mapped[str] = mapped_column(doc="The method of each stage, between spaces.")
     spec: Mapped[dict[str, Any]]
     max_failures: Mapped[int]
     total_steps: Mapped[int]
+    priority: Mapped[int] = mapped_column(default=0)
+    workers: Mapped[int] = mapped_column(default=1)
+    cpus_per_worker: Mapped[float] = mapped_column(default=1.0)
+    gpus_per_worker: Mapped[float] = mapped_column(default=0.0)
+    traceparent: Mapped[str | None] = mapped_column(doc="W3C trace context of the submission.")
     created_at: Mapped[datetime]
     # intent
     wish: Mapped[Wish]
     wished_at: Mapped[datetime]
     retries_asked: Mapped[int] = mapped_column(default=0)
     # lifecycle
-    status: Mapped[Status] = mapped_column(_words(Status, "status"))
+    status: Mapped[Status] = mapped_column(words(Status, "status"))
     reason: Mapped[Reason]
     detail: Mapped[str] = mapped_column(default="", doc="What the reason's own sentence cannot know.")
     attempt: Mapped[int] = mapped_column(default=0, doc="Number of the newest attempt.")
     failures: Mapped[int] = mapped_column(default=0)
     losses: Mapped[int] = mapped_column(default=0)
+    preemptions: Mapped[int] = mapped_column(default=0)
     retries_done: Mapped[int] = mapped_column(default=0)
+    run_seconds: Mapped[float] = mapped_column(
+        default=0.0, doc="On the cluster, in ended attempts since the last retry."
+    )
+    requeued_at: Mapped[datetime | None] = mapped_column(doc="When it last came back to the queue.")
     not_before: Mapped[datetime | None]
+    look_at: Mapped[datetime | None] = mapped_column(doc="When the reconciler looks at it next; None: it need not.")
+    lease_token: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
     updated_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -130,17 +128,30 @@ class Job(Row):
     last_log: Mapped[int] = mapped_column(default=0)
 
 
+class JobMethod(Row):
+    """The methods of each job once more, so that jobs are found by one of them."""
+
+    __tablename__ = "job_methods"
+
+    project_id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+
+
 class Attempt(Row):
     __tablename__ = "attempts"
-    __table_args__ = (UniqueConstraint("job_id", "number"),)
+    __table_args__ = (UniqueConstraint("job_id", "number"), Index(None, "created_at"))
 
     id: Mapped[str] = mapped_column(primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     number: Mapped[int]
     submission_id: Mapped[str] = mapped_column(unique=True)
+    gpus: Mapped[float] = mapped_column(default=0.0, doc="Promised to it, over all workers.")
     created_at: Mapped[datetime]
     submitted_at: Mapped[datetime | None]
-    stop_asked_at: Mapped[datetime | None]
+    asked_at: Mapped[datetime | None] = mapped_column(doc="When the control plane asked it to save and stop.")
+    asked_reason: Mapped[Reason | None]
+    stop_asked_at: Mapped[datetime | None] = mapped_column(doc="When Ray was asked to stop it by force.")
     stop_reason: Mapped[Reason | None]
     ended_at: Mapped[datetime | None]
     reason: Mapped[Reason | None]
@@ -148,8 +159,9 @@ class Attempt(Row):
     # observations
     acknowledged: Mapped[int] = mapped_column(default=0)
     last_report_at: Mapped[datetime | None]
+    progressed_at: Mapped[datetime | None] = mapped_column(doc="Last observation that is not a log line.")
     phase: Mapped[str | None]
-    outcome: Mapped[Outcome | None] = mapped_column(_words(Outcome))
+    outcome: Mapped[Outcome | None] = mapped_column(words(Outcome))
     outcome_reason: Mapped[Reason | None]
     outcome_detail: Mapped[str | None]
 
@@ -161,7 +173,7 @@ class Event(Row):
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     at: Mapped[datetime]
     type: Mapped[str]
-    status: Mapped[Status | None] = mapped_column(_words(Status))
+    status: Mapped[Status | None] = mapped_column(words(Status))
     reason: Mapped[Reason | None]
     message: Mapped[str]
     data: Mapped[dict[str, Any]]
@@ -216,12 +228,19 @@ class Log(Row):
 
 class Student(Row):
     __tablename__ = "students"
-    __table_args__ = (UniqueConstraint("job_id", "label"),)
+    __table_args__ = (
+        UniqueConstraint("job_id", "label"),
+        Index(None, "project_id", "id"),
+        Index(None, "project_id", "name", "id"),
+        Index(None, "project_id", "teacher", "id"),
+        Index(None, "project_id", "method", "id"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str]
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     label: Mapped[str]
-    name: Mapped[str] = mapped_column(index=True)
+    name: Mapped[str]
     teacher: Mapped[str]
     method: Mapped[str]
     stage: Mapped[int]
@@ -241,8 +260,10 @@ class Student(Row):
 
 class Endpoint(Row):
     __tablename__ = "endpoints"
+    __table_args__ = (Index(None, "project_id", "id"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str]
     name: Mapped[str] = mapped_column(unique=True)
     student_id: Mapped[str] = mapped_column(ForeignKey("students.id"))
     with_teacher: Mapped[bool]
@@ -251,32 +272,121 @@ class Endpoint(Row):
     # intent
     deleted_at: Mapped[datetime | None]
     # lifecycle
-    status: Mapped[EndpointStatus] = mapped_column(_words(EndpointStatus, "status"))
+    status: Mapped[EndpointStatus] = mapped_column(words(EndpointStatus, "status"))
     detail: Mapped[str] = mapped_column(default="")
 
 
 class ApiKey(Row):
+    """Good for one project; its role says what it may do there."""
+
     __tablename__ = "api_keys"
+    __table_args__ = (Index(None, "project_id", "id"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str]
     name: Mapped[str]
+    role: Mapped[Role]
+    prefix: Mapped[str] = mapped_column(default="", doc="The key's first characters, to tell keys apart.")
     sha256: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None] = mapped_column(doc="To the minute.")
     revoked_at: Mapped[datetime | None]
 
 
-class IdempotencyKey(Row):
-    __tablename__ = "idempotency_keys"
+class IdempotentRequest(Row):
+    __tablename__ = "idempotent_requests"
 
-    owner: Mapped[str] = mapped_column(ForeignKey("api_keys.id"), primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
     request_sha256: Mapped[str]
     answer: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(index=True)
 
 
+class AuditEntry(Row):
+    """What somebody did. Written with the deed; numbered and chained by hashes a moment later."""
+
+    __tablename__ = "audit_log"
+    __table_args__ = (Index(None, "project_id", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    seq: Mapped[int | None] = mapped_column(unique=True)
+    at: Mapped[datetime]
+    project_id: Mapped[str | None]
+    key_id: Mapped[str | None] = mapped_column(doc="None: the platform itself, or its operator on the machine.")
+    action: Mapped[str]
+    target: Mapped[str]
+    data: Mapped[dict[str, Any]]
+    request_id: Mapped[str]
+    previous: Mapped[str | None]
+    sha256: Mapped[str | None]
+
+
+class Webhook(Row):
+    __tablename__ = "webhooks"
+    __table_args__ = (Index(None, "project_id", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    url: Mapped[str]
+    events: Mapped[list[str]] = mapped_column(doc="Event types; empty: all.")
+    created_at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]
+
+
+class Delivery(Row):
+    """One event on its way to one webhook: the outbox."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        Index(None, "webhook_id", "id"),
+        Index(
+            "ix_deliveries_due_at",
+            "due_at",
+            sqlite_where=text("due_at IS NOT NULL"),
+            postgresql_where=text("due_at IS NOT NULL"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id"))
+    type: Mapped[str] = mapped_column(doc="'job.succeeded', 'webhook.test' …")
+    payload: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    status: Mapped[DeliveryStatus] = mapped_column(words(DeliveryStatus))
+    attempts: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[datetime | None] = mapped_column(doc="When it is tried next; None: it is over.")
+    lease_token: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    last_status: Mapped[int | None] = mapped_column(doc="HTTP status of the last try.")
+    last_error: Mapped[str | None]
+    delivered_at: Mapped[datetime | None]
+
+
+class Duty(Row):
+    """A lease on something that one process does for all: serving, sealing the audit log."""
+
+    __tablename__ = "duties"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    token: Mapped[str]
+    expires_at: Mapped[datetime]
+
+
+class Node(Row):
+    """A machine of the Ray cluster, as last seen."""
+
+    __tablename__ = "nodes"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    cpus: Mapped[float]
+    gpus: Mapped[float]
+    seen_at: Mapped[datetime]
+
+
 class Secret(Row):
-    """What every process of the control plane must share: the key that attempt tokens are derived from."""
+    """What every process of the control plane must share: the keys that tokens are derived from."""
 
     __tablename__ = "secrets"
 

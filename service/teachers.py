@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.db import insert_once
@@ -22,6 +22,8 @@ from service.storage import Storage
 from service.tables import Teacher
 
 BUILTIN = "builtin:digits"
+SHARED = ""
+"""The project of teachers that every project may use."""
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 HEADER_LIMIT = 10_000_000
@@ -97,31 +99,42 @@ def inspect_builtin() -> Facts:
     return inspect(Storage(f"file://{assets}"), "teacher")
 
 
-async def register(session: AsyncSession, name: str, source: str, facts: Facts, now: datetime) -> Teacher:
+async def register(
+    session: AsyncSession, project_id: str, name: str, source: str, facts: Facts, now: datetime
+) -> Teacher:
     """Store a teacher that was inspected. Conflict when the name is taken."""
-    if await session.scalar(select(Teacher.id).where(Teacher.name == name)) is not None:
+    if await session.scalar(select(Teacher.id).where(_visible(project_id), Teacher.name == name)) is not None:
         raise Conflict(f"There is a teacher called '{name}' already; choose another name.")
-    teacher = Teacher(id=new_id("tea"), name=name, source=source, created_at=now, **asdict(facts))
+    teacher = Teacher(
+        id=new_id("tea"), project_id=project_id, name=name, source=source, created_at=now, **asdict(facts)
+    )
     session.add(teacher)
     await session.flush()
     return teacher
 
 
 async def ensure_builtin(session: AsyncSession, facts: Facts, now: datetime) -> None:
-    """Register the digits teacher; at a later start, its figures follow the version that is installed."""
-    row = {"id": new_id("tea"), "name": "digits", "source": BUILTIN, "created_at": now, **asdict(facts)}
-    await insert_once(session, Teacher, [row], ["name"], update=list(asdict(facts)))
+    """Register the digits teacher for every project; at a later start, its figures follow the installed version."""
+    row = {
+        "id": new_id("tea"),
+        "project_id": SHARED,
+        "name": "digits",
+        "source": BUILTIN,
+        "created_at": now,
+        **asdict(facts),
+    }
+    await insert_once(session, Teacher, [row], ["project_id", "name"], update=list(asdict(facts)))
 
 
-async def find(session: AsyncSession, teacher: str, pointer: str = "/teacher") -> Teacher:
+async def find(session: AsyncSession, project_id: str, teacher: str, pointer: str = "/teacher") -> Teacher:
     """By name or id. InvalidRequest, naming the near ones, when a request names a teacher that is not there."""
-    found: Teacher | None = None
-    if is_id(teacher, "tea"):
-        found = await session.get(Teacher, teacher)
-    elif "\0" not in teacher:
-        found = await session.scalar(select(Teacher).where(Teacher.name == teacher))
+    column = Teacher.id if is_id(teacher, "tea") else Teacher.name
+    query = select(Teacher).where(_visible(project_id), column == teacher)
+    found = await session.scalar(query) if "\0" not in teacher else None
     if found is None:
-        names = (await session.scalars(select(Teacher.name).order_by(Teacher.name).limit(100))).all()
+        names = (
+            await session.scalars(select(Teacher.name).where(_visible(project_id)).order_by(Teacher.name).limit(100))
+        ).all()
         near = difflib.get_close_matches(teacher, names, n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
         detail = f"There is no such teacher; {hint}Registered are: {', '.join(names[:10]) or 'none yet'}."
@@ -129,20 +142,25 @@ async def find(session: AsyncSession, teacher: str, pointer: str = "/teacher") -
     return found
 
 
-async def get(session: AsyncSession, teacher: str) -> Teacher:
+async def get(session: AsyncSession, project_id: str, teacher: str) -> Teacher:
     """By name or id. NotFound."""
     try:
-        return await find(session, teacher)
+        return await find(session, project_id, teacher)
     except InvalidRequest as error:
         raise NotFound(error.detail) from error
 
 
-async def page(session: AsyncSession, *, limit: int, after: str | None = None) -> Sequence[Teacher]:
+async def page(session: AsyncSession, project_id: str, *, limit: int, after: str | None = None) -> Sequence[Teacher]:
     """The newest first, starting below the id `after`; up to `limit` + 1."""
-    query = select(Teacher).order_by(Teacher.id.desc()).limit(limit + 1)
+    query = select(Teacher).where(_visible(project_id)).order_by(Teacher.id.desc()).limit(limit + 1)
     if after is not None:
         query = query.where(Teacher.id < after)
     return (await session.scalars(query)).all()
+
+
+def _visible(project_id: str) -> ColumnElement[bool]:
+    """The project's own teachers, and those of everybody."""
+    return Teacher.project_id.in_((project_id, SHARED))
 
 
 def _refuse(detail: str) -> NoReturn:

@@ -2,11 +2,11 @@
 
 from alembic import context
 
-from service.tables import Row
+from service.tables import Job
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=Row.metadata,
+    target_metadata=Job.metadata,
     render_as_batch=True,
 )
 with context.begin_transaction():

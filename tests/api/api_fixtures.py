@@ -17,8 +17,8 @@ from sqlalchemy import func, select
 
 from api.app import create_app
 from api.deps import Services
+from service.columns import Row
 from service.settings import Settings
-from service.tables import Row
 
 __all__ = ["cluster", "database_url", "postgres", "settings", "sqlite_template"]
 

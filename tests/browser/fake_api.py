@@ -312,7 +312,7 @@ def generate(body: ImagesRequest) -> ImagesAnswer:
 
 @app.get("/version")
 def version() -> Version:
-    return Version(version="0.1.0", schema_revision="0001")
+    return Version(version="0.1.0", schema_revision="0002")
 
 
 @app.get("/{path:path}", include_in_schema=False)

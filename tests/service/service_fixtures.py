@@ -14,9 +14,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import teachers
+from service.columns import Row
 from service.db import Database, head_revision
 from service.settings import Settings
-from service.tables import Row, Teacher
+from service.tables import Teacher
 
 FACTS = teachers.Facts(
     pipeline="DDIMPipeline",
@@ -76,7 +77,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], 
     async def empty() -> None:
         db = Database(url)
         async with db.write() as session:
-            await session.execute(text(f"TRUNCATE {', '.join(Row.metadata.tables)}"))
+            await session.execute(text(f"TRUNCATE {', '.join(Row.metadata.tables)} CASCADE"))
             await session.execute(text("DELETE FROM alembic_version"))
             await session.execute(text(f"INSERT INTO alembic_version VALUES ('{head_revision()}')"))
         await db.close()
@@ -114,7 +115,7 @@ async def digits(db: Database) -> Teacher:
     """A registered teacher."""
     async with db.write() as session:
         now = await db.now(session)
-        return await teachers.register(session, "digits", teachers.BUILTIN, FACTS, now)
+        return await teachers.register(session, teachers.SHARED, "digits", teachers.BUILTIN, FACTS, now)
 
 
 @pytest.fixture

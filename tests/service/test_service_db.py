@@ -9,21 +9,26 @@ from service_fixtures import ClockedDatabase
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError
 
+from service.columns import Row
 from service.db import Database, SchemaMismatch, head_revision, insert_once
 from service.ids import is_id, new_id
-from service.tables import Row, Secret
+from service.tables import Secret
+
+OUTLIVED = {"idempotency_keys"}
+"""Tables that the code before this version still uses while both run; a later migration drops them."""
 
 
 async def test_the_migrations_lead_to_the_tables(db: ClockedDatabase) -> None:
     async with db.read() as session:
         connection = await session.connection()
-        options = {"compare_type": True, "compare_server_default": True}
+        # Defaults that only the code of an older version needs are the database's alone.
+        options = {"compare_type": True, "include_name": lambda name, kind, _: kind != "table" or name not in OUTLIVED}
         found = await connection.run_sync(
             lambda sync: compare_metadata(MigrationContext.configure(sync, opts=options), Row.metadata)
         )
         assert found == []
         names = await connection.run_sync(lambda sync: set(inspect(sync).get_table_names()))
-    assert names == {*Row.metadata.tables, "alembic_version"}
+    assert names == {*Row.metadata.tables, *OUTLIVED, "alembic_version"}
 
 
 async def test_a_schema_from_the_future_is_refused(db: ClockedDatabase) -> None:

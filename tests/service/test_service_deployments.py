@@ -10,6 +10,7 @@ from service import attempts, deployments, endpoints, jobs, students
 from service.cluster import ServeApp
 from service.deployments import Deployments
 from service.errors import Conflict, NotFound
+from service.projects import DEFAULT
 from service.settings import Settings
 from service.spec import JobSpec
 from service.status import Reason, Status
@@ -28,11 +29,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def exported(db: ClockedDatabase, digits: Teacher) -> Student:
     async with db.write() as session:
         now = await db.now(session)
-        job = await jobs.submit(session, SPEC, digits, now)
+        job = await jobs.submit(session, DEFAULT, SPEC, digits, now)
         await jobs.advance(session, job, Status.STARTING, Reason.DISPATCHED, now, attempt=1)
         attempt = await attempts.create(session, job.id, 1, now)
         await attempts.report(session, attempt.id, report(student()), now)
-        return await students.get(session, "mine-progressive-4")
+        return await students.get(session, DEFAULT, "mine-progressive-4")
 
 
 async def create(db: ClockedDatabase, made: Student, name: str) -> str:
@@ -43,7 +44,7 @@ async def create(db: ClockedDatabase, made: Student, name: str) -> str:
 
 async def status(db: ClockedDatabase, name: str) -> EndpointStatus:
     async with db.read() as session:
-        return (await endpoints.get(session, name))[0].status
+        return (await endpoints.get(session, DEFAULT, name))[0].status
 
 
 async def test_one_application_each_and_one_put(
@@ -80,7 +81,7 @@ async def test_ready_needs_the_gateway_too(
     cluster.apps[app] = ServeApp(app, "DEPLOY_FAILED", "no such file")
     await reconciler.tick()
     async with db.read() as session:
-        endpoint, _ = await endpoints.get(session, "fast")
+        endpoint, _ = await endpoints.get(session, DEFAULT, "fast")
     assert (endpoint.status, endpoint.detail) == (E.FAILED, "no such file")
 
 
@@ -111,7 +112,7 @@ async def test_deleting_ends_when_the_application_is_gone(
     reconciler = Deployments(db, cluster, settings)
     await reconciler.tick()
     async with db.write() as session:
-        await endpoints.delete(session, "fast", await db.now(session))
+        await endpoints.delete(session, DEFAULT, "fast", await db.now(session))
         with pytest.raises(Conflict, match="being deleted"):
             await endpoints.create(session, "fast", made, True, await db.now(session))
     lingering = cluster.apps[app]

@@ -22,7 +22,7 @@ async def test_the_first_key_is_private_and_stored_as_a_hash(db: ClockedDatabase
         assert not await auth.ensure_first_key(session, file, await db.now(session))
         key = file.read_text().strip()
         row = (await session.scalars(select(ApiKey))).one()
-        assert await auth.check(session, key) == row.id
+        assert (await auth.check(session, key)).key_id == row.id
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert key not in str(vars(row))
     for wrong in ("", key[:-1], key + "x", key.upper(), row.sha256, "ü\ud800"):

@@ -54,7 +54,7 @@ class Stored(RuleBasedStateMachine):
     async def _teach(self) -> None:
         async with self.db.write() as session:
             found: Teacher = await teachers.register(
-                session, "digits", teachers.BUILTIN, FACTS, await self.db.now(session)
+                session, teachers.SHARED, "digits", teachers.BUILTIN, FACTS, await self.db.now(session)
             )
         assert found.id
 
@@ -89,7 +89,7 @@ class Door(Stored):
 
     async def _advance(self, to: Status, stale: Status | None = None) -> bool:
         async with self.db.write() as session:
-            job = await jobs.get(session, self.ids[0])
+            job = await jobs.load(session, self.ids[0])
             session.expunge(job)
             if stale is not None:
                 job.status = stale
@@ -114,7 +114,7 @@ class Door(Stored):
         async def told() -> tuple[list[Status | None], Status]:
             async with self.db.read() as session:
                 found = await events.events_after(session, self.ids[0], 0, 1000)
-                return [event.status for event in found], (await jobs.get(session, self.ids[0])).status
+                return [event.status for event in found], (await jobs.load(session, self.ids[0])).status
 
         moves, status = self.now(told())
         assert moves == self.path

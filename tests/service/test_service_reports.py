@@ -14,6 +14,7 @@ from service.db import Database
 from service.errors import AttemptFenced, Conflict, NotFound, Unauthorized
 from service.ids import new_id
 from service.observations import Report, ReportAnswer
+from service.projects import DEFAULT
 from service.spec import JobSpec
 from service.status import Reason, Status, Wish
 from service.tables import Attempt, Job, Log, Metric, Outcome, Sample, Teacher
@@ -25,11 +26,11 @@ async def start(db: Database, digits: Teacher) -> tuple[Job, Attempt]:
     """A job with its first attempt on the cluster."""
     async with db.write() as session:
         now = await db.now(session)
-        job = await jobs.submit(session, SPEC, digits, now)
+        job = await jobs.submit(session, DEFAULT, SPEC, digits, now)
         await jobs.advance(session, job, Status.STARTING, Reason.DISPATCHED, now, attempt=1)
         attempt = await attempts.create(session, job.id, 1, now)
     async with db.read() as session:
-        return await jobs.get(session, job.id), attempt
+        return await jobs.load(session, job.id), attempt
 
 
 async def send(db: Database, attempt: Attempt, body: Report) -> ReportAnswer:
@@ -54,11 +55,11 @@ async def test_everything_is_stored_once_however_often_it_is_sent(db: ClockedDat
         sure = max(sure, start_at + len(piece))
         assert answer == ReportAnswer(acknowledged=sure, wish=Wish.RUN)
     async with db.read() as session:
-        job = await jobs.get(session, job.id)
+        job = await jobs.load(session, job.id)
         metrics = await jobs.metrics(session, job.id, 0, 100)
         samples = await jobs.samples(session, job.id)
         logs = await events.logs_after(session, job.id, 0, 100)
-        left = await students.page(session, limit=10, job=job.id)
+        left = await students.page(session, DEFAULT, limit=10, job=job.id)
         stored = await attempts.current(session, job)
     assert [row.step for row in metrics] == [1, 2, 3, 4, 5, 6]
     assert [(row.role, row.step) for row in samples] == [("teacher", 0), ("student", 6)]
@@ -99,7 +100,7 @@ async def test_a_student_that_is_reported_again_is_replaced(db: ClockedDatabase,
     first, again = student(), {**student(), "training_seconds": 9.0, "path": "jobs/x/other"}
     await send(db, attempt, report(first, again, student("progressive-2")))
     async with db.read() as session:
-        left = await students.page(session, limit=10, job=job.id)
+        left = await students.page(session, DEFAULT, limit=10, job=job.id)
     assert [(row.label, row.training_seconds, row.path) for row in left] == [
         ("progressive-2", 3.5, "jobs/x/students/progressive-2"),
         ("progressive-4", 9.0, "jobs/x/other"),
@@ -150,7 +151,7 @@ async def test_the_answer_carries_the_wish(db: ClockedDatabase, digits: Teacher)
     job, attempt = await start(db, digits)
     assert (await send(db, attempt, Report())).wish is Wish.RUN
     async with db.write() as session:
-        await jobs.wish(session, job.id, Wish.CANCEL, await db.now(session))
+        await jobs.wish(session, DEFAULT, job.id, Wish.CANCEL, await db.now(session))
     assert (await send(db, attempt, Report())).wish is Wish.CANCEL
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import events, jobs, teachers
 from service.db import Database
+from service.projects import DEFAULT
 from service.reconcile import Reconciler
 from service.settings import Settings
 from service.spec import JobSpec
@@ -85,17 +86,17 @@ class World:
     async def submit(self, **spec: Any) -> str:
         body = {"teacher": "digits", "method": {"kind": "progressive"}, **spec}
         async with self.db.write() as session:
-            teacher = await teachers.find(session, "digits")
-            job = await jobs.submit(session, JobSpec.model_validate(body), teacher, await self.db.now(session))
+            teacher = await teachers.find(session, DEFAULT, "digits")
+            job = await jobs.submit(session, DEFAULT, JobSpec.model_validate(body), teacher, await self.db.now(session))
         return job.id
 
     async def wish(self, job_id: str, wish: Wish) -> None:
         async with self.db.write() as session:
-            await jobs.wish(session, job_id, wish, await self.db.now(session))
+            await jobs.wish(session, DEFAULT, job_id, wish, await self.db.now(session))
 
     async def retry(self, job_id: str) -> None:
         async with self.db.write() as session:
-            await jobs.retry(session, job_id, await self.db.now(session))
+            await jobs.retry(session, DEFAULT, job_id, await self.db.now(session))
 
     async def round(self) -> None:
         """A little time passes everywhere."""
@@ -115,7 +116,7 @@ class World:
 
     async def job(self, job_id: str) -> Job:
         async with self.db.read() as session:
-            return await jobs.get(session, job_id)
+            return await jobs.load(session, job_id)
 
     async def attempts(self, job_id: str) -> list[Attempt]:
         async with self.db.read() as session:
@@ -129,7 +130,7 @@ class World:
     async def check(self, job_id: str, steps: int | None = None) -> None:
         """What must hold of any job at any time, and of a finished one all the more."""
         async with self.db.read() as session:
-            job = await jobs.get(session, job_id)
+            job = await jobs.load(session, job_id)
             numbers = (await session.scalars(select(Event.seq).where(Event.job_id == job_id).order_by(Event.seq))).all()
             tries = await jobs.attempts(session, job_id)
             metrics = await jobs.metrics(session, job_id, 0, 1000)

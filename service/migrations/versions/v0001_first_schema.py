@@ -250,26 +250,3 @@ def upgrade() -> None:
         sa.UniqueConstraint("app", name=op.f("uq_endpoints_app")),
         sa.UniqueConstraint("name", name=op.f("uq_endpoints_name")),
     )
-
-
-def downgrade() -> None:
-    op.drop_table("endpoints")
-    op.drop_index("ix_students_name", "students")
-
-    op.drop_table("students")
-    op.drop_table("samples")
-    op.drop_table("metrics")
-    op.drop_table("logs")
-    op.drop_table("events")
-    op.drop_table("checkpoints")
-    op.drop_table("attempts")
-    op.drop_index("ix_jobs_status_id", "jobs")
-    op.drop_index("ix_jobs_name", "jobs")
-
-    op.drop_table("jobs")
-    op.drop_index("ix_idempotency_keys_created_at", "idempotency_keys")
-
-    op.drop_table("idempotency_keys")
-    op.drop_table("teachers")
-    op.drop_table("secrets")
-    op.drop_table("api_keys")
