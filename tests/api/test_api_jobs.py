@@ -16,6 +16,7 @@ from starlette.types import Message
 from api import stream
 from api.openapi import document
 from api.schemas import EndpointView, JobView, StudentView, TeacherView, Validation
+from service.db import head_revision
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
