@@ -341,8 +341,10 @@ class Delivery(Row):
     __tablename__ = "deliveries"
     __table_args__ = (
         Index(None, "webhook_id", "id"),
+        Index(None, "webhook_id", "status", "id"),
         Index(
-            "ix_deliveries_due_at",
+            "ix_deliveries_webhook_id_due_at",
+            "webhook_id",
             "due_at",
             sqlite_where=text("due_at IS NOT NULL"),
             postgresql_where=text("due_at IS NOT NULL"),

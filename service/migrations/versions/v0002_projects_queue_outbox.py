@@ -102,14 +102,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
     )
     op.create_index(
-        "ix_deliveries_due_at",
+        "ix_deliveries_webhook_id_due_at",
         "deliveries",
-        ["due_at"],
+        ["webhook_id", "due_at"],
         unique=False,
         sqlite_where=sa.text("due_at IS NOT NULL"),
         postgresql_where=sa.text("due_at IS NOT NULL"),
     )
     op.create_index("ix_deliveries_webhook_id_id", "deliveries", ["webhook_id", "id"], unique=False)
+    op.create_index("ix_deliveries_webhook_id_status_id", "deliveries", ["webhook_id", "status", "id"], unique=False)
 
     op.create_table(
         "job_methods",
