@@ -5,7 +5,8 @@ well and rolls back by raising. Nobody below commits.
 """
 
 import asyncio
-import zlib
+import hashlib
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
@@ -17,14 +18,21 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event, func, make_url, select
+from sqlalchemy import Connection, Engine, event, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from service.columns import Row
 from service.settings import Settings
 
 _WRITES = "fewstep_writes"
+
+CONNECTIONS = 16
+"""Of one process at most, all kept: more would not be quicker, and a new one costs as much as ten transactions."""
+
+RESTED_SECONDS = 5.0
+"""A PostgreSQL connection that lay idle for longer is tried before it is used."""
 
 
 class SchemaMismatch(Exception):
@@ -39,13 +47,15 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite and self.url.database:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
-        self._engine = create_async_engine(self.url, pool_pre_ping=not self.is_sqlite)
+        self._engine = create_async_engine(self.url, pool_size=CONNECTIONS, max_overflow=0)
         self._writer = self._engine.execution_options(**{_WRITES: True})
         # SQLite has one writer; waiting here is fair and wakes at once, where its busy handler sleeps and retries.
         self._one_writer = asyncio.Lock() if self.is_sqlite else nullcontext()
         if self.is_sqlite:
             event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
+        else:
+            _try_rested(self._engine.sync_engine)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
@@ -69,7 +79,13 @@ class Database:
     async def exclusive(self, session: AsyncSession, name: str) -> None:
         """Keep other writers out of the section called `name` until this transaction ends."""
         if not self.is_sqlite:
-            await session.execute(select(func.pg_advisory_xact_lock(zlib.crc32(name.encode()))))
+            await session.execute(select(func.pg_advisory_xact_lock(_lock_number(name))))
+
+    async def try_exclusive(self, session: AsyncSession, name: str) -> bool:
+        """As `exclusive`, but False instead of waiting when another transaction is in the section."""
+        if self.is_sqlite:
+            return True
+        return bool((await session.execute(select(func.pg_try_advisory_xact_lock(_lock_number(name))))).scalar_one())
 
     async def revision(self) -> str | None:
         """The schema revision that the database is at; None when it is empty."""
@@ -124,6 +140,11 @@ async def insert_once(
     await session.execute(statement, rows)
 
 
+def is_duplicate(error: IntegrityError) -> bool:
+    """Whether a row was refused because one with the same unique columns is there."""
+    return getattr(error.orig, "sqlstate", "") == "23505" or "UNIQUE constraint failed" in str(error.orig)
+
+
 def upgrade(settings: Settings) -> None:
     """Bring the configured database to the newest revision: what `fewstep db upgrade` does."""
 
@@ -144,6 +165,10 @@ def head_revision() -> str:
     return head
 
 
+def _lock_number(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+
+
 def _alembic(connection: Connection | None = None) -> Config:
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
@@ -162,6 +187,31 @@ def _check_known(connection: Connection) -> None:
         raise SchemaMismatch(
             f"The database is at revision {revision}, which this version of Fewstep does not know: start a newer one."
         )
+
+
+def _try_rested(engine: Engine) -> None:
+    """Hand out no connection that the server has closed. asyncio tells of most; silence, of those that rested, a ping.
+
+    The pool's own `pre_ping` asks the server three times before each transaction, which is dearer than the transaction.
+    """
+    dialect = engine.dialect
+    assert dialect.dbapi is not None
+    failure = dialect.dbapi.Error
+
+    def rest(_connection: object, record: Any) -> None:
+        record.info["rests_since"] = time.monotonic()
+
+    def wake(connection: Any, record: Any, _proxy: object) -> None:
+        try:
+            if connection.driver_connection.is_closed():
+                raise InvalidatePoolError
+            if time.monotonic() - record.info.get("rests_since", time.monotonic()) > RESTED_SECONDS:
+                dialect.do_ping(connection)
+        except failure as error:
+            raise InvalidatePoolError from error
+
+    event.listen(engine, "checkin", rest)
+    event.listen(engine, "checkout", wake)
 
 
 def _prepare_sqlite(connection: Any, _record: object, *, references: bool = True) -> None:
