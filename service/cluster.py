@@ -18,6 +18,10 @@ JOB_ENV = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "20"}
 """How Ray stops a driver: SIGINT is the signal on which Ray Train ends its workers before it goes."""
 
 
+MOST_NODES = 10_000
+"""Ray answers no more than this at once."""
+
+
 class RayStatus(StrEnum):
     """Ray's own job states."""
 
@@ -50,6 +54,15 @@ class ServeApp:
     message: str
 
 
+@dataclass(frozen=True)
+class NodeSeen:
+    """A machine that is alive, and what it has in all: logical CPUs and GPUs, in use or not."""
+
+    id: str
+    cpus: float
+    gpus: float
+
+
 class ClusterUnavailable(Exception):
     """Ray did not answer, or answered with a server error: try again later, conclude nothing."""
 
@@ -65,6 +78,9 @@ class Cluster(Protocol):
 
     async def jobs(self) -> dict[str, RayJob]:
         """Every submission that Ray knows, by id."""
+
+    async def nodes(self) -> list[NodeSeen]:
+        """Every machine that is alive now."""
 
     async def stop(self, submission_id: str) -> None:
         """Stop a submission; one that is over or unknown is left alone."""
@@ -113,6 +129,14 @@ class RayCluster:
             for found in (await self._ok("GET", "/api/jobs/")).json()
             if found.get("submission_id")  # drivers that were not submitted have none
         }
+
+    async def nodes(self) -> list[NodeSeen]:
+        alive = {"filter_keys": "state", "filter_predicates": "=", "filter_values": "ALIVE", "limit": MOST_NODES}
+        found = (await self._ok("GET", "/api/v0/nodes", params=alive)).json()["data"]["result"]["result"]
+        return [
+            NodeSeen(node["node_id"], node["resources_total"].get("CPU", 0.0), node["resources_total"].get("GPU", 0.0))
+            for node in found
+        ]
 
     async def stop(self, submission_id: str) -> None:
         answer = await self._ask("POST", f"/api/jobs/{submission_id}/stop")

@@ -1,7 +1,7 @@
 """Jobs: submitting, finding, wishing, and the one door through which a status changes."""
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import func, insert, select, update
@@ -13,6 +13,9 @@ from service.ids import is_id, new_id
 from service.spec import JobSpec
 from service.status import ACTIVE, REASONS, TERMINAL, TRANSITIONS, Reason, Status, Wish
 from service.tables import Attempt, Checkpoint, Job, JobMethod, Metric, Sample, Teacher
+
+AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
+"""`look_at` of a job that the reconciler has to look at before all others."""
 
 
 async def submit(session: AsyncSession, project_id: str, spec: JobSpec, teacher: Teacher, now: datetime) -> Job:

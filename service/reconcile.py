@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service import attempts, jobs
+from service import attempts, jobs, nodes
 from service.cluster import Cluster, ClusterUnavailable, RayCluster, RayJob
 from service.db import Database
 from service.decide import UNSEEN, Action, Conclude, Dispatch, Move, Stop, Submit, Unseen, decide
@@ -25,6 +25,9 @@ from service.logs import configure_logging
 from service.settings import Settings
 from service.status import Reason, Status
 from service.tables import Attempt, Job
+
+NODES_SECONDS = 5.0
+"""Between looks at the cluster's machines."""
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +47,7 @@ class Reconciler:
         self._nudged = asyncio.Event()
         self._swept: dict[str, datetime] = {}
         self._reachable = True
+        self._nodes_seen_at: datetime | None = None
 
     def nudge(self) -> None:
         """Something changed that is worth a look."""
@@ -70,6 +74,8 @@ class Reconciler:
         if work:
             # Ray is asked before the rows are read: what an attempt reported before it ended is then in the rows.
             seen = await self._look()
+            if not isinstance(seen, Unseen):
+                await self._see_nodes()
             async with self._db.read() as session:
                 rows = await jobs.unsettled(session)
             for job in rows:
@@ -94,6 +100,20 @@ class Reconciler:
             log.info("reconcile.cluster_found")
         self._reachable = True
         return seen
+
+    async def _see_nodes(self) -> None:
+        async with self._db.read() as session:
+            now = await self._db.now(session)
+        if self._nodes_seen_at is not None and now - self._nodes_seen_at < timedelta(seconds=NODES_SECONDS):
+            return
+        try:
+            seen = await self._cluster.nodes()
+        except ClusterUnavailable as error:
+            log.warning("reconcile.nodes_unseen", error=str(error))
+            return
+        async with self._db.write() as session:
+            await nodes.store(session, seen, now)
+        self._nodes_seen_at = now
 
     async def _settle(self, job_id: str, seen: Seen) -> None:
         """Decide and apply until there is nothing left to do about the job without another look at Ray."""

@@ -7,7 +7,7 @@ lost head forgets every job and application; an answer may be lost after the dee
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.cluster import ClusterUnavailable, RayJob, RayStatus, ServeApp
+from service.cluster import ClusterUnavailable, NodeSeen, RayJob, RayStatus, ServeApp
 
 
 @dataclass
@@ -34,6 +34,8 @@ class FakeCluster:
     """Every driver process there ever was."""
     apps: dict[str, ServeApp] = field(default_factory=dict)
     puts: list[dict[str, Any]] = field(default_factory=list)
+    machines: list[NodeSeen] = field(default_factory=lambda: [NodeSeen("node-0", cpus=4, gpus=0)])
+    """Those that are alive."""
     down: bool = False
     lose_answers: bool = False
 
@@ -55,6 +57,10 @@ class FakeCluster:
     async def jobs(self) -> dict[str, RayJob]:
         self._reach()
         return {name: RayJob(name, job.status, job.message) for name, job in self.known.items()}
+
+    async def nodes(self) -> list[NodeSeen]:
+        self._reach()
+        return list(self.machines)
 
     async def stop(self, submission_id: str) -> None:
         self._reach()
