@@ -113,6 +113,8 @@ async def advance(
     if to not in TRANSITIONS[job.status]:
         raise ValueError(f"{job.status} -> {to} is not a move that a job can make")
     values["finished_at"] = now if to in TERMINAL else None
+    if to is Status.QUEUED:
+        values["requeued_at"] = now
     moved = (
         update(Job)
         .where(Job.id == job.id, Job.status == job.status, Job.attempt == job.attempt)

@@ -15,6 +15,9 @@ GATEWAY = "gateway"
 MAX_BATCH = 32
 """Images that a replica generates at once."""
 
+REPLICA_CPUS = 0.1
+"""A small share of a CPU, so that endpoints do not take the room of training jobs."""
+
 IN_FLIGHT = 2 * MAX_BATCH
 """Images of one model that the gateway holds; the next are refused. One batch is generated while the other fills."""
 
@@ -68,8 +71,7 @@ def _gateway(served: Sequence[Served], settings: Settings) -> dict[str, Any]:
 
 
 def _replica(one: Served, settings: Settings) -> dict[str, Any]:
-    # A small share of a CPU, so that endpoints do not take the room of training jobs.
-    resources = {"num_cpus": 0.1, "num_gpus": settings.replica_gpus}
+    resources = {"num_cpus": REPLICA_CPUS, "num_gpus": settings.replica_gpus}
     return _application(
         one.app,
         "deploy.replica:build",

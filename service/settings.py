@@ -30,9 +30,16 @@ class Settings(BaseSettings):
     reconcile_interval: float = Field(0.5, gt=0, description="Seconds between looks at the cluster.")
     reconcile_in_process: bool = Field(True, description="Run the reconciler inside the API process.")
     max_running: int = Field(2, ge=1, description="Jobs on the cluster at once.")
+    reserve_after: float = Field(
+        600, ge=0, description="Seconds that a job waits before nothing of its priority or below overtakes it."
+    )
+    preemption: bool = Field(True, description="Let a job take the place of running ones of lower priority.")
     max_losses: int = Field(10, ge=0, description="Attempts of one job that may be lost to dead processes or machines.")
     cancel_deadline: float = Field(60, gt=0, description="Seconds a job has to stop before it is stopped by force.")
     stall_deadline: float = Field(600, gt=0, description="Seconds without a report before an attempt is given up.")
+    webhook_private_addresses: bool = Field(
+        False, description="Let webhooks call private addresses; the network must then guard itself."
+    )
 
     def resolved_home(self) -> Path:
         return self.home.expanduser().resolve()

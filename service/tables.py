@@ -140,7 +140,7 @@ class JobMethod(Row):
 
 class Attempt(Row):
     __tablename__ = "attempts"
-    __table_args__ = (UniqueConstraint("job_id", "number"), Index(None, "created_at"))
+    __table_args__ = (UniqueConstraint("job_id", "number"), Index(None, "ended_at"))
 
     id: Mapped[str] = mapped_column(primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))

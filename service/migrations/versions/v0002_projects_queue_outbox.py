@@ -131,7 +131,7 @@ def upgrade() -> None:
     op.add_column("attempts", sa.Column("asked_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("attempts", sa.Column("asked_reason", sa.String(length=24), nullable=True))
     op.add_column("attempts", sa.Column("progressed_at", sa.DateTime(timezone=True), nullable=True))
-    op.create_index("ix_attempts_created_at", "attempts", ["created_at"], unique=False)
+    op.create_index("ix_attempts_ended_at", "attempts", ["ended_at"], unique=False)
 
     op.add_column("endpoints", sa.Column("project_id", sa.String(), nullable=False, server_default=DEFAULT_PROJECT))
     op.create_index("ix_endpoints_project_id_id", "endpoints", ["project_id", "id"], unique=False)
