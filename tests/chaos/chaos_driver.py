@@ -1,4 +1,4 @@
-"""A driver without training: it speaks to the real API over HTTP as `workers.report` does, and keeps what a store would.
+"""A driver without training: it speaks to the real API over HTTP as `workers.report` does.
 
 Every figure that it reports is a function of the job and the step, so that a wrong one can be told.
 """
@@ -97,7 +97,7 @@ class Attempt:
                 await asyncio.sleep(STEP_SECONDS)
                 self.say("metrics", step=step, stage=0, values={"loss": loss(self.job_id, step)})
                 if step % STEPS_A_CHECKPOINT == 0:
-                    self.checkpoint(step, folder)
+                    await self.checkpoint(step, folder)
             if flaky and step >= total // 2:
                 self.shared.failed_once.add(self.job_id)
                 own.ended = time.monotonic()
@@ -107,12 +107,12 @@ class Attempt:
             self.say("log", message=f"step {step}")
             wish = await self.report()
         if wish != "run":
-            self.checkpoint(step, folder)
+            await self.checkpoint(step, folder)
             own.ended = time.monotonic()  # what it says from here on is its last word
             self.say("stopped", wish=wish, step=step)
             await self.report()
             return 0
-        self.checkpoint(total, folder)
+        await self.checkpoint(total, folder)
         self.say("phase", phase="evaluating")
         await self.report()
         self.say("phase", phase="exporting")
@@ -124,8 +124,9 @@ class Attempt:
         await self.report()
         return 0
 
-    def checkpoint(self, step: int, folder: str) -> None:
-        """Into the store first, then into a report."""
+    async def checkpoint(self, step: int, folder: str) -> None:
+        """Into the store when all before it was reported, since nobody will report it again; then into a report."""
+        await self.report()
         self.shared.checkpoints[self.job_id] = step
         self.say("checkpoint", step=step, path=f"{folder}/run/step-{step:08d}", bytes=10)
 
