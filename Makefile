@@ -7,7 +7,7 @@ DASHBOARD_SOURCES := $(shell find $(DASHBOARD) -type f -not -path '*/node_module
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo up test lint bench teacher clean
+.PHONY: help setup demo up test lint chaos bench teacher clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -30,6 +30,14 @@ lint: .make/python  ## ruff, mypy and the import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+SEED ?= 1
+KILLS ?= 250
+REAL_KILLS ?= 25
+
+chaos: setup  ## Kill everything at random and at named points; SEED, KILLS, REAL_KILLS say how (a quarter of an hour)
+	@$(BIN)/python tests/chaos/run.py --seed $(SEED) --kills $(KILLS) --cluster fake
+	@$(BIN)/python tests/chaos/run.py --seed $(SEED) --kills $(REAL_KILLS) --cluster real
 
 bench: setup  ## Ratios against the bare loop, ray job submit and the in-process pipeline
 	@for bench in tests/bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done
