@@ -18,6 +18,9 @@ MAX_BATCH = 32
 REPLICA_CPUS = 0.1
 """A small share of a CPU, so that endpoints do not take the room of training jobs."""
 
+ON_THE_HEAD = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
+"""What the gateway asks of Ray: to be where `gateway_url` says, on a cluster of any size."""
+
 IN_FLIGHT = 2 * MAX_BATCH
 """Images of one model that the gateway holds; the next are refused. One batch is generated while the other fills."""
 
@@ -66,7 +69,7 @@ def _gateway(served: Sequence[Served], settings: Settings) -> dict[str, Any]:
             "max_batch": MAX_BATCH,
             "in_flight": IN_FLIGHT,
         },
-        {"name": "Gateway", "user_config": {"models": models}, "ray_actor_options": {"num_cpus": 0}},
+        {"name": "Gateway", "user_config": {"models": models}, "ray_actor_options": ON_THE_HEAD},
     )
 
 

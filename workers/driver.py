@@ -51,7 +51,7 @@ def work(config: dict[str, Any]) -> str:
 def run(order: AttemptOrder) -> str:
     """Run the attempt to its end; returns rank 0's verdict."""
     resources = order.spec.resources
-    files, root = url_to_fs(f"{order.store}/{order.folder}")
+    files, root = url_to_fs(f"{order.store}/{order.folder}", use_listings_cache=False)
     trainer = Trainer(
         work,
         train_loop_config={"order": order.model_dump_json(), "cpus": resources.cpus_per_worker},

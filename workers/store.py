@@ -22,7 +22,8 @@ class Store:
 
     def __init__(self, url: str) -> None:
         options = {"auto_mkdir": True} if url.startswith("file:") or "://" not in url else {}
-        self.fs, self.root = url_to_fs(url, **options)
+        # Other machines write beside us: what a folder held a moment ago is not to be remembered.
+        self.fs, self.root = url_to_fs(url, use_listings_cache=False, **options)
 
     @property
     def local(self) -> bool:
@@ -71,7 +72,7 @@ def local_folder(source: str) -> Path:
     if kind == "builtin":
         return ASSETS / name / "teacher"
     with _lost(source):
-        files, path = url_to_fs(source)
+        files, path = url_to_fs(source, use_listings_cache=False)
         if isinstance(files, LocalFileSystem):
             return Path(path)
         target = Path(tempfile.mkdtemp(prefix="fewstep-"))
