@@ -6,10 +6,11 @@ well and rolls back by raising. Nobody below commits.
 
 import asyncio
 import hashlib
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,20 +20,28 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, event, func, make_url, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import IntegrityError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
+from service import sqlite
 from service.columns import Row
 from service.settings import Settings
-
-_WRITES = "fewstep_writes"
 
 CONNECTIONS = 16
 """Of one process at most, all kept: more would not be quicker, and a new one costs as much as ten transactions."""
 
 RESTED_SECONDS = 5.0
 """A PostgreSQL connection that lay idle for longer is tried before it is used."""
+
+CLOCK_SECONDS = 1.0
+"""How long this process counts on from what the database's clock showed."""
+
+LATE_SECONDS = 0.02
+"""An answer that took longer says what the time was, and is good for one use."""
+
+_CLOCK = select(func.clock_timestamp())
 
 
 class SchemaMismatch(Exception):
@@ -45,15 +54,17 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._clock = (datetime.min.replace(tzinfo=UTC), -math.inf)
         if self.is_sqlite and self.url.database:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
-        self._engine = create_async_engine(self.url, pool_size=CONNECTIONS, max_overflow=0)
-        self._writer = self._engine.execution_options(**{_WRITES: True})
+        connect = {"async_creator_fn": sqlite.connect} if self.is_sqlite else {}
+        self._engine = create_async_engine(self.url, pool_size=CONNECTIONS, max_overflow=0, connect_args=connect)
+        self._writer = self._engine.execution_options(**{sqlite.WRITES: True})
         # SQLite has one writer; waiting here is fair and wakes at once, where its busy handler sleeps and retries.
         self._one_writer = asyncio.Lock() if self.is_sqlite else nullcontext()
         if self.is_sqlite:
-            event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
-            event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
+            event.listen(self._engine.sync_engine, "connect", sqlite.prepare)
+            event.listen(self._engine.sync_engine, "begin", sqlite.begin)
         else:
             _try_rested(self._engine.sync_engine)
 
@@ -70,11 +81,20 @@ class Database:
             yield session
 
     async def now(self, session: AsyncSession) -> datetime:
-        """The clock that all processes share: the database's, or this machine's where SQLite allows one process."""
+        """The clock that all processes share: the database's, or this machine's where SQLite allows one process.
+
+        Between two questions to the database, a second apart, this process counts on by itself; it never looks at the
+        machine's own time of day.
+        """
         if self.is_sqlite:
             return datetime.now(UTC)
-        now: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-        return now.astimezone(UTC)
+        told, at = self._clock
+        if (asked := time.monotonic()) - at > CLOCK_SECONDS:
+            told = (await session.execute(_CLOCK)).scalar_one().astimezone(UTC)
+            at = time.monotonic()
+            if at - asked < LATE_SECONDS:
+                self._clock = told, at
+        return told + timedelta(seconds=time.monotonic() - at)
 
     async def exclusive(self, session: AsyncSession, name: str) -> None:
         """Keep other writers out of the section called `name` until this transaction ends."""
@@ -94,10 +114,10 @@ class Database:
 
     async def upgrade(self) -> None:
         """Bring the schema to the newest revision."""
-        engine = create_async_engine(self.url, execution_options={_WRITES: True})
+        engine = create_async_engine(self.url, execution_options={sqlite.WRITES: True})
         if self.is_sqlite:  # where a table is changed by making it anew, which references to it would forbid
-            event.listen(engine.sync_engine, "connect", partial(_prepare_sqlite, references=False))
-            event.listen(engine.sync_engine, "begin", _begin_sqlite)
+            event.listen(engine.sync_engine, "connect", partial(sqlite.prepare, references=False))
+            event.listen(engine.sync_engine, "begin", sqlite.begin)
         async with engine.connect() as connection:
             await connection.run_sync(_check_known)
             await connection.run_sync(lambda sync: command.upgrade(_alembic(sync), "head"))
@@ -130,7 +150,7 @@ async def insert_once(
     """Insert rows; where one with the same `unique` columns exists, leave it, or overwrite its `update` columns."""
     if not rows:
         return
-    build = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    build = sqlite_dialect.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     statement = build(table)
     if update:
         changes = {name: statement.excluded[name] for name in update}
@@ -212,16 +232,3 @@ def _try_rested(engine: Engine) -> None:
 
     event.listen(engine, "checkin", rest)
     event.listen(engine, "checkout", wake)
-
-
-def _prepare_sqlite(connection: Any, _record: object, *, references: bool = True) -> None:
-    connection.isolation_level = None  # transactions are begun by `_begin_sqlite`, not by the driver
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", f"foreign_keys={references:d}"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
