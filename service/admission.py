@@ -157,7 +157,7 @@ class _Round:
                 self.soon.give(job, self.placed[job.id])
         movable = (job for job in scene.promised if job.movable and not job.leaving)
         # Who makes room: the lowest priority first, then the newest, which has the least to lose.
-        self.movable = sorted(movable, key=lambda job: (job.priority, -job.since.timestamp(), job.id))
+        self.movable = sorted(movable, key=lambda job: (-job.priority, job.since, job.id), reverse=True)
         self.refused: set[tuple[str, Shape]] = set()
         self.held: set[str] = set()
         self.capacity = (self.empty.all_cpus, self.empty.all_gpus, float(scene.max_running))
