@@ -19,12 +19,12 @@ from types import FrameType
 from typing import Any, TextIO
 
 import httpx
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 from rich.console import Console
 
 from deploy.child import Child, Session, end, survivors
 from deploy.head import READY, Head, port_is_free
-from service.settings import Settings
+from service.settings import PREFIX, Settings, variable_of
 
 State = dict[str, Any]
 """The content of `up.json`: pid, url, gateway_url, ray_url, api_key_file and the children's pids."""
@@ -133,13 +133,14 @@ class Platform:
             }
         )
         values = {
-            f"FEWSTEP_{name.upper()}": value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            variable_of(name): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
             for name, value in settings
         }
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         listen = [f"--host={settings.host}", f"--port={settings.port}"]
         quiet = ["--no-access-log", "--log-level=warning", "--timeout-graceful-shutdown=3"]
         command = [sys.executable, "-m", "uvicorn", "--factory", self.app, *listen, *quiet]
-        self._spawn("control-plane", command, {**os.environ, **values, "PYTHONUNBUFFERED": "1"})
+        self._spawn("control-plane", command, {**inherited, **values, "PYTHONUNBUFFERED": "1"})
 
     def _spawn(self, name: str, command: list[str], env: dict[str, str]) -> None:
         log = self.home / "logs" / f"{name}.log"
@@ -228,7 +229,7 @@ def main() -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, stop)
         platform.run()
-    except (CannotStart, ValidationError) as error:
+    except (CannotStart, ValueError) as error:
         console.print(str(error), style="red", markup=False)
         raise SystemExit(1) from None
 

@@ -6,10 +6,14 @@ FewstepError
 ├── Forbidden 403        the key's role does not allow it
 ├── NotFound 404
 ├── Conflict 409         the state does not allow it
-│   └── AttemptFenced 409    a report from an attempt that is no longer the job's current one
+│   ├── AttemptFenced 409    a report from an attempt that is no longer the job's current one
+│   └── InProgress 409       the first request with this Idempotency-Key is not over yet; try again
 ├── IdempotencyMismatch 422
 ├── TooLarge 413
 ├── NotReady 503         something behind the API cannot be reached; try again
+│   ├── DatabaseUnavailable 503
+│   ├── StoreUnavailable 503     the artifact store does not answer, or with an error
+│   └── StorageFull 503          a disk has no space left
 └── TeacherInvalid 422   the teacher's folder cannot be used
 """
 
@@ -61,6 +65,10 @@ class AttemptFenced(Conflict):
     code, title = "attempt_fenced", "This attempt is no longer the job's current one"
 
 
+class InProgress(Conflict):
+    code, title = "idempotency_key_in_use", "A request with this Idempotency-Key is in progress"
+
+
 class IdempotencyMismatch(FewstepError):
     status, code, title = 422, "idempotency_key_reused", "The Idempotency-Key was used with another body"
 
@@ -71,6 +79,18 @@ class TooLarge(FewstepError):
 
 class NotReady(FewstepError):
     status, code, title = 503, "not_ready", "Not ready"
+
+
+class DatabaseUnavailable(NotReady):
+    code, title = "database_unavailable", "The database cannot be reached"
+
+
+class StoreUnavailable(NotReady):
+    code, title = "store_unavailable", "The artifact store cannot be reached"
+
+
+class StorageFull(NotReady):
+    code, title = "storage_full", "There is no space left"
 
 
 class TeacherInvalid(FewstepError):

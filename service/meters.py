@@ -8,17 +8,28 @@ import asyncio
 import time
 from datetime import datetime
 
+import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from sqlalchemy import case, func, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from service.db import Database
 from service.status import TERMINAL, Reason, Status
 from service.tables import Attempt, Job
+
+log = structlog.get_logger(__name__)
 
 LIVE = tuple(status for status in Status if status not in TERMINAL)
 """Statuses whose jobs are counted where they stand; the others only grow, and are counted as they are reached."""
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+FRESH = 1.0
+"""Seconds for which figures read from rows are good; ten times as long as they took to read, if that is longer."""
+
+PATIENCE = 5.0
+"""Seconds that reading them may take."""
 
 LOOP_INTERVAL = 0.25
 """Seconds between two looks at how late the event loop is."""
@@ -33,6 +44,8 @@ class Meters:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self._reading = asyncio.Lock()
+        self._good_until = 0.0
         ProcessCollector(registry=registry)
         self.jobs = Gauge("fewstep_jobs", "Jobs that are not over, by status.", ["status"], registry=registry)
         self.queue_wait = Histogram(
@@ -84,6 +97,20 @@ class Meters:
         """A request was answered; `route` is its template."""
         self.http_requests.labels(method if method in METHODS else "other", route, str(status)).inc()
         self.http_seconds.labels(route).observe(seconds)
+
+    async def refresh(self, db: Database) -> None:
+        """Read the rows anew, if that was not done a moment ago. While the database is away all stays as it was."""
+        async with self._reading:
+            start = time.monotonic()
+            if start < self._good_until:
+                return
+            try:
+                async with asyncio.timeout(PATIENCE), db.read() as session:
+                    await self.read(session, await db.now(session))
+            except (SQLAlchemyError, OSError) as error:
+                log.warning("meters.stale", error=type(error).__name__)
+            end = time.monotonic()
+            self._good_until = end + max(FRESH, 10 * (end - start))
 
     async def read(self, session: AsyncSession, now: datetime) -> None:
         """Set what is read from rows: of live jobs only, by their index."""

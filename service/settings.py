@@ -1,10 +1,50 @@
-"""The operator's settings: environment variables with the prefix `FEWSTEP_`."""
+"""The operator's settings: environment variables with the prefix `FEWSTEP_`.
 
+Each may be given instead as `FEWSTEP_<NAME>_FILE`, the path of a file that holds it, as secrets are mounted.
+"""
+
+import difflib
 import ipaddress
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+PREFIX = "FEWSTEP_"
+FILE = "_FILE"
+OTHERS = ("FEWSTEP_URL", "FEWSTEP_API_KEY", "FEWSTEP_SUPERVISED", "FEWSTEP_ATTEMPT_ID", "FEWSTEP_ATTEMPT_TOKEN")
+"""Variables with the prefix that are not the operator's: clients' and the cluster's side of a job."""
+
+
+class WrongSetting(ValueError):
+    """A variable that is not a setting, or one that cannot be taken; the message names it and the fix."""
+
+
+class Files(PydanticBaseSettingsSource):
+    """Settings from the files that `FEWSTEP_<NAME>_FILE` name, less the newline at their end. WrongSetting."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        variable = variable_of(field_name)
+        path = os.environ.get(variable + FILE)
+        if not path:
+            return None, field_name, False
+        if os.environ.get(variable):
+            raise WrongSetting(f"{variable} and {variable}{FILE} are both set; unset one of them.")
+        try:
+            return Path(path).read_text().rstrip("\r\n"), field_name, False
+        except (OSError, UnicodeDecodeError) as error:
+            raise WrongSetting(f"{variable}{FILE} names {path}, which cannot be read: {error}") from error
+
+    def __call__(self) -> dict[str, Any]:
+        _refuse_unknown(list(self.settings_cls.model_fields))
+        read = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in read.items() if value is not None}
 
 
 class Settings(BaseSettings):
@@ -34,12 +74,26 @@ class Settings(BaseSettings):
         600, ge=0, description="Seconds that a job waits before nothing of its priority or below overtakes it."
     )
     preemption: bool = Field(True, description="Let a job take the place of running ones of lower priority.")
+    lease_seconds: float = Field(
+        15, ge=1, le=600, description="How long the work of a control-plane process that died stays undone."
+    )
     max_losses: int = Field(10, ge=0, description="Attempts of one job that may be lost to dead processes or machines.")
     cancel_deadline: float = Field(60, gt=0, description="Seconds a job has to stop before it is stopped by force.")
-    stall_deadline: float = Field(600, gt=0, description="Seconds without a report before an attempt is given up.")
+    stall_deadline: float = Field(600, gt=0, description="Seconds without progress before an attempt is given up.")
     webhook_private_addresses: bool = Field(
         False, description="Let webhooks call private addresses; the network must then guard itself."
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, Files(settings_cls), env_settings
 
     def resolved_home(self) -> Path:
         return self.home.expanduser().resolve()
@@ -61,3 +115,46 @@ class Settings(BaseSettings):
 
     def api_key_file(self) -> Path:
         return self.resolved_home() / "api_key"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A setting as it may be shown to anybody: without its secrets. `source`: default, environment or a file."""
+
+    name: str
+    value: str
+    source: str
+
+
+def shown(settings: Settings) -> Iterator[Shown]:
+    """Every setting, and where it comes from."""
+    for name, value in settings:
+        variable = variable_of(name)
+        path = os.environ.get(variable + FILE)
+        source = f"file {path}" if path else f"environment {variable}" if variable in os.environ else "default"
+        yield Shown(variable, redacted(value), source)
+
+
+def redacted(value: object) -> str:
+    """The value as text; secrets, and what in a URL may be one, are starred."""
+    if isinstance(value, SecretStr):
+        return "***" if value.get_secret_value() else ""
+    text = re.sub(r"(://[^:@/]*:).*@", r"\1***@", str(value))
+    return re.sub(r"(?i)([?&][^=&]*(?:password|passwd|secret|token|key)[^=&]*=)[^&]*", r"\1***", text)
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def _refuse_unknown(names: list[str]) -> None:
+    """A misspelt variable would be ignored silently, and the default be taken for what it meant. WrongSetting."""
+    variables = [variable_of(name) for name in names]
+    known = {*OTHERS, *variables, *(variable + FILE for variable in variables)}
+    unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+    if not unknown:
+        return
+    near = difflib.get_close_matches(unknown[0].upper(), sorted(known), n=1)
+    hint = f"did you mean {near[0]}?" if near else "`fewstep settings` lists those that there are."
+    raise WrongSetting(f"{', '.join(unknown)}: no such setting; {hint} Correct it or unset it.")

@@ -3,23 +3,34 @@
 import io
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from service.errors import InvalidRequest, NotFound
+from service.errors import FewstepError, InvalidRequest, NotFound, StoreUnavailable
 
 CHUNK = 1 << 20
 
+S3: dict[str, Any] = {
+    "config_kwargs": {"connect_timeout": 3, "read_timeout": 5, "retries": {"total_max_attempts": 1}},
+}
+"""Credentials, region and endpoint come from the AWS_* variables."""
+S3_TRIES = 2
+"""A store that hangs is given up after `S3_TRIES` times `read_timeout` seconds."""
+
 
 class Storage:
-    """Reads artifacts. Synchronous: callers on an event loop use a thread."""
+    """Reads artifacts. Synchronous: callers on an event loop use a thread. Every call may raise StoreUnavailable."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        self._fs, root = url_to_fs(self.url)
+        self._is_s3 = self.url.startswith(("s3://", "s3a://"))
+        self._fs, root = url_to_fs(self.url, use_listings_cache=False, **(S3 if self._is_s3 else {}))
+        if self._is_s3:
+            self._fs.retries = S3_TRIES
         self._root = str(root).rstrip("/")
         self._is_local = isinstance(self._fs, LocalFileSystem)
         if self._is_local:
@@ -30,28 +41,52 @@ class Storage:
         self._locate(path)
         return f"{self.url}/{path}"
 
+    def create(self) -> None:
+        """Make the root, and on S3 the bucket that it is in; what is there already stays as it is."""
+        with self._asking("the store's root"):
+            self._fs.makedirs(self._root, exist_ok=True)
+
+    def check(self) -> None:
+        """Ask the store for its root: StoreUnavailable, saying what is wrong, when it cannot be used."""
+        with self._asking("the store's root"):
+            if self._is_s3:
+                bucket, _, prefix = self._root.partition("/")
+                self._fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+            else:
+                self._fs.info(self._root)
+
     def exists(self, path: str) -> bool:
-        return bool(self._fs.exists(self._locate(path)))
+        full = self._locate(path)
+        with self._asking(path):
+            return bool(self._fs.exists(full))
 
     def is_folder(self, path: str) -> bool:
-        return bool(self._fs.isdir(self._locate(path)))
+        full = self._locate(path)
+        with self._asking(path):
+            return bool(self._fs.isdir(full))
 
     def files(self, folder: str) -> list[str]:
         """Every file below `folder`, as paths inside the store, sorted."""
-        found = sorted(str(name) for name in self._fs.find(self._locate(folder)))
+        full = self._locate(folder)
+        with self._asking(folder):
+            found = sorted(str(name) for name in self._fs.find(full))
         return [name.removeprefix(self._root).lstrip("/") for name in found]
 
     def size(self, path: str) -> int:
-        return int(self._fs.size(self._locate(path)))
+        """NotFound."""
+        full = self._locate(path)
+        with self._asking(path):
+            return int(self._fs.size(full))
 
-    def open(self, path: str) -> IO[bytes]:
+    @contextmanager
+    def open(self, path: str) -> Iterator[IO[bytes]]:
         """For reading. NotFound."""
-        try:
-            return cast("IO[bytes]", self._fs.open(self._locate(path), "rb"))
-        except FileNotFoundError as error:
-            raise NotFound(f"{path} is not in the artifact store.") from error
+        full = self._locate(path)
+        with self._asking(path), self._fs.open(full, "rb") as file:
+            yield cast("IO[bytes]", file)
 
     def read(self, path: str) -> bytes:
+        """NotFound."""
         with self.open(path) as file:
             return file.read()
 
@@ -67,6 +102,19 @@ class Storage:
                         target.write(chunk)
                         yield sink.drain()
         yield sink.drain()
+
+    @contextmanager
+    def _asking(self, path: str) -> Iterator[None]:
+        """File systems raise what their backends raise; whatever it is, it means that the store did not answer."""
+        try:
+            yield
+        except FewstepError:
+            raise
+        except FileNotFoundError as error:
+            raise NotFound(f"{path} is not in the artifact store.") from error
+        except Exception as error:
+            detail = f"The artifact store did not give {path} ({type(error).__name__}); try again in a moment."
+            raise StoreUnavailable(detail) from error
 
     def _locate(self, path: str) -> str:
         """The file system's own name of a path inside the store. InvalidRequest for any other path."""

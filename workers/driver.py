@@ -6,7 +6,6 @@ from typing import Any
 
 import ray
 import ray.train
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray.train.v2._internal.callbacks import DatasetsCallback
@@ -15,6 +14,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from service.observations import AttemptOrder
 from workers.report import Attempt, Fenced
+from workers.store import file_system
 
 WORKER_DEATHS = 3
 """Worker groups that may die within one attempt; then the attempt is lost and the control plane makes the next."""
@@ -51,7 +51,7 @@ def work(config: dict[str, Any]) -> str:
 def run(order: AttemptOrder) -> str:
     """Run the attempt to its end; returns rank 0's verdict."""
     resources = order.spec.resources
-    files, root = url_to_fs(f"{order.store}/{order.folder}", use_listings_cache=False)
+    files, root = file_system(f"{order.store}/{order.folder}")
     trainer = Trainer(
         work,
         train_loop_config={"order": order.model_dump_json(), "cpus": resources.cpus_per_worker},

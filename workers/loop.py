@@ -8,6 +8,7 @@ import secrets
 import tempfile
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +41,7 @@ RUN = "run"
 """Name of the Ray Train run below the job's folder; the same for all attempts, so that each goes on from the last."""
 
 REASONS: dict[type[Exception], Reason] = {Diverged: Reason.DIVERGED, ExportMismatch: Reason.EXPORT_MISMATCH}
+LAST_WORDS_SECONDS = 5.0
 WISHES = list(Wish)
 FENCED = len(WISHES)
 
@@ -130,6 +132,13 @@ class RayHost:
         if self._reporter is not None:
             self._reporter.flush()
 
+    def last_words(self, message: str) -> None:
+        """Tell the user why this process ends, if the control plane answers within seconds."""
+        self.log("error", message)
+        if self._reporter is not None:
+            with suppress(TimeoutError, Fenced, Refused):
+                self._reporter.flush(LAST_WORDS_SECONDS)
+
     def _together(self, ask: Callable[[Reporter], int]) -> int:
         """Collective. Rank 0 asks its reporter and all learn the answer, or that the attempt is fenced."""
         value = 0
@@ -186,7 +195,10 @@ def _run(host: RayHost, group: Group) -> Verdict:
         builtin = order.teacher_source.startswith("builtin:")
         teacher = local_folder(order.teacher_source if builtin else f"{order.store}/{order.teacher_source}")
         outcome = stages.run(order.spec, teacher, host)
-    except (Fenced, Refused, StoreLost):
+    except (Fenced, Refused):
+        raise
+    except StoreLost as error:
+        host.last_words(f"The artifact store failed, the job goes on from its last checkpoint: {error}")
         raise
     except Exception as error:
         word = group.failure()

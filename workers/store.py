@@ -1,29 +1,44 @@
 """The artifact store as the cluster sees it: folders and small files under one fsspec URL."""
 
+import errno
 import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 ASSETS = Path(__file__).parent / "assets"
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says when there is no space left."""
+
+S3: dict[str, Any] = {
+    "config_kwargs": {"connect_timeout": 5, "read_timeout": 30, "retries": {"total_max_attempts": 1}},
+}
+"""Credentials, region and endpoint come from the AWS_* variables. s3fs itself tries five times, with pauses."""
 
 
 class StoreLost(Exception):
     """The store did not do what it was asked: not the fault of the job."""
 
 
+def file_system(url: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of an fsspec URL, and the URL's path on it. Listings are not kept: other jobs write there too."""
+    options = S3 if url.startswith(("s3://", "s3a://")) else {}
+    files, path = url_to_fs(url, use_listings_cache=False, **options)
+    return files, str(path)
+
+
 class Store:
     """Paths are relative to the root and written with slashes. Every call raises StoreLost."""
 
     def __init__(self, url: str) -> None:
-        options = {"auto_mkdir": True} if url.startswith("file:") or "://" not in url else {}
-        # Other machines write beside us: what a folder held a moment ago is not to be remembered.
-        self.fs, self.root = url_to_fs(url, use_listings_cache=False, **options)
+        self.fs, self.root = file_system(url)
 
     @property
     def local(self) -> bool:
@@ -34,9 +49,15 @@ class Store:
         return f"{self.root}/{path}"
 
     def put_folder(self, folder: Path, path: str) -> None:
-        """Copy the content of `folder` to `path`, which must be new."""
+        """Copy the content of `folder` to `path`, which must be new; nothing of it stays when that fails."""
         with _lost(path):
-            self.fs.put(f"{folder}/", self.path(path), recursive=True)
+            try:
+                if self.local:
+                    Path(self.path(path)).parent.mkdir(parents=True, exist_ok=True)
+                self.fs.put(f"{folder}/", self.path(path), recursive=True)
+            except Exception:
+                self._discard(path)
+                raise
 
     def put(self, content: bytes, path: str) -> None:
         """Write one file; readers see all of it or none."""
@@ -47,9 +68,15 @@ class Store:
             target = Path(self.path(path))
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
-                file.write(content)
-            Path(file.name).chmod(0o644)
-            Path(file.name).replace(target)
+                new = Path(file.name)
+                try:
+                    file.write(content)
+                    file.flush()
+                    new.chmod(0o644)
+                    new.replace(target)
+                except OSError:
+                    new.unlink()
+                    raise
 
     def put_json(self, value: dict[str, Any], path: str) -> None:
         self.put(json.dumps(value).encode(), path)
@@ -59,8 +86,14 @@ class Store:
         with _lost(path):
             if not self.fs.exists(self.path(path)):
                 return None
-            content: dict[str, Any] = json.loads(self.fs.cat_file(self.path(path)))
-            return content
+            content = self.fs.cat_file(self.path(path))
+        found: dict[str, Any] = json.loads(content)
+        return found
+
+    def _discard(self, path: str) -> None:
+        """Take away what was begun. A store that fails even in this keeps a folder that nobody names."""
+        with suppress(Exception):
+            self.fs.rm(self.path(path), recursive=True)
 
 
 def local_folder(source: str) -> Path:
@@ -72,7 +105,7 @@ def local_folder(source: str) -> Path:
     if kind == "builtin":
         return ASSETS / name / "teacher"
     with _lost(source):
-        files, path = url_to_fs(source, use_listings_cache=False)
+        files, path = file_system(source)
         if isinstance(files, LocalFileSystem):
             return Path(path)
         target = Path(tempfile.mkdtemp(prefix="fewstep-"))
@@ -82,7 +115,10 @@ def local_folder(source: str) -> Path:
 
 @contextmanager
 def _lost(path: str) -> Iterator[None]:
+    """File systems raise what their backends raise, so any error of theirs is the store's."""
     try:
         yield
-    except OSError as error:
-        raise StoreLost(f"{path}: {error}") from error
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in FULL
+        hint = "there is no space left in the store; make room, the job goes on by itself" if full else str(error)
+        raise StoreLost(f"{path}: {type(error).__name__}: {hint}") from error
