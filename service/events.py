@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from service import outbox
 from service.status import Reason, Status
 from service.tables import Event, Job, Log
 
@@ -40,9 +41,10 @@ async def append(
     reason: Reason | None = None,
     data: dict[str, Any] | None = None,
 ) -> None:
-    """Append an event under a number that the caller took from the job's row."""
+    """Append an event, and its deliveries, under a number that the caller took from the job's row."""
     row = {"job_id": job_id, "seq": seq, "at": now, "type": type, "status": status, "reason": reason}
     await session.execute(insert(Event), [{**row, "message": message, "data": data or {}}])
+    await outbox.announce(session, job_id, seq, type, message, now, status, reason, data or {})
 
 
 async def events_after(session: AsyncSession, job_id: str, seq: int, limit: int) -> Sequence[Event]:
