@@ -11,19 +11,35 @@ import structlog
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
-from prometheus_client import CollectorRegistry
 from starlette.concurrency import run_in_threadpool
 
-from api import attempts, endpoints, health, images, jobs, methods, observations, pages, problems, students, teachers
-from api.deps import Gauges, Services
-from api.middleware import BodyLimitMiddleware, RequestMetrics, RequestMiddleware
+from api import (
+    attempts,
+    audit,
+    endpoints,
+    health,
+    images,
+    jobs,
+    keys,
+    methods,
+    observations,
+    pages,
+    problems,
+    projects,
+    students,
+    teachers,
+)
+from api.deps import Services, role_of
+from api.middleware import BodyLimitMiddleware, RequestMiddleware
 from api.schemas import Problem
 from service import attempts as attempt_rows
-from service import auth, projects
+from service import auth
+from service import projects as project_rows
 from service import teachers as teacher_rows
 from service.cluster import Cluster, RayCluster
 from service.db import Database
 from service.logs import configure_logging
+from service.meters import Meters
 from service.reconcile import Reconciler
 from service.settings import Settings
 from service.storage import Storage
@@ -33,6 +49,22 @@ REPORT_BODY_BYTES = 32_000_000
 
 GATEWAY_SECONDS = 300.0
 
+RESOURCES = (
+    jobs,
+    observations,
+    attempts,
+    methods,
+    teachers,
+    students,
+    endpoints,
+    images,
+    projects,
+    keys,
+    audit,
+    health,
+)
+"""Each has a `router`; the OpenAPI document is in this order."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -40,7 +72,7 @@ def create_app(settings: Settings | None = None, cluster: Cluster | None = None)
     """Build the application. Nothing is opened before it starts; tests hand in their settings and cluster."""
     settings = settings or Settings()
     configure_logging()
-    registry = CollectorRegistry()
+    meters = Meters()
     app = FastAPI(
         title="Fewstep",
         version=version("fewstep"),
@@ -56,9 +88,9 @@ def create_app(settings: Settings | None = None, cluster: Cluster | None = None)
         db=db,
         store=Storage(settings.resolved_store_url()),
         cluster=cluster,
+        keyring=auth.Keyring(db),
         reconciler=Reconciler(db, cluster, settings),
-        registry=registry,
-        gauges=Gauges(registry),
+        meters=meters,
     )
     key = settings.gateway_key.get_secret_value()
     app.state.gateway = httpx.AsyncClient(
@@ -67,12 +99,12 @@ def create_app(settings: Settings | None = None, cluster: Cluster | None = None)
         timeout=httpx.Timeout(GATEWAY_SECONDS, connect=3),
         trust_env=False,
     )
-    for part in (jobs, observations, attempts, methods, teachers, students, endpoints, images, health):
+    for part in RESOURCES:
         app.include_router(part.router)
     pages.mount(app)
     problems.install(app)
     app.add_middleware(BodyLimitMiddleware, limit=settings.max_body_bytes, report_limit=REPORT_BODY_BYTES)
-    app.add_middleware(RequestMiddleware, metrics=RequestMetrics(registry))
+    app.add_middleware(RequestMiddleware, meters=meters)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
 
@@ -84,16 +116,18 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     facts = await run_in_threadpool(teacher_rows.inspect_builtin)
     async with behind.db.write() as session:
         now = await behind.db.now(session)
-        await projects.ensure_default(session, now)
+        await project_rows.ensure_default(session, now)
         await teacher_rows.ensure_builtin(session, facts, now)
         behind.attempt_key = await attempt_rows.signing_key(session)
         if await auth.ensure_first_key(session, behind.settings.api_key_file(), now):
             log.info("auth.first_key_written", file=str(behind.settings.api_key_file()))
-    loop = asyncio.create_task(behind.reconciler.run()) if behind.settings.reconcile_in_process else None
+    loops = [asyncio.create_task(behind.meters.watch_loop())]
+    if behind.settings.reconcile_in_process:
+        loops.append(asyncio.create_task(behind.reconciler.run()))
     try:
         yield
     finally:
-        if loop is not None:
+        for loop in loops:
             loop.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await loop
@@ -107,9 +141,13 @@ def _operation_id(route: APIRoute) -> str:
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, with the shape of every error in it."""
+    """The OpenAPI document, with the shape of every error in it, and the role that each operation asks for."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        routes = (route for part in RESOURCES for route in part.router.routes if isinstance(route, APIRoute))
+        roles = {route.name: role_of(route) for route in routes}
+        for operation in (one for path in document["paths"].values() for one in path.values()):
+            operation["x-role"] = roles.get(operation["operationId"])
         app.openapi_schema = document
     return app.openapi_schema

@@ -1,37 +1,32 @@
-"""What routes ask for: the services behind them, who is asking, pages, and creates that may be repeated."""
+"""What routes ask for: the services behind them, who is asking, pages, and writes, which are audited and done once."""
 
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Query, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from prometheus_client import CollectorRegistry, Gauge
 from pydantic import BaseModel
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import JSONResponse
 
-from api.schemas import Page
-from service import attempts, auth, idempotency
-from service.auth import Caller
+from api.schemas import SHOWN_ONCE, Page
+from service import attempts, audit, idempotency
+from service.auth import Caller, Keyring
 from service.cluster import Cluster
-from service.db import Database
-from service.errors import Forbidden, Unauthorized
+from service.db import Database, is_duplicate
+from service.errors import Conflict, Forbidden, Unauthorized
+from service.meters import Meters
 from service.reconcile import Reconciler
 from service.settings import Settings
 from service.status import Role
 from service.storage import Storage
-
-
-class Gauges:
-    """Prometheus series that are set when they are read."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.jobs = Gauge("fewstep_jobs", "Jobs by status.", ["status"], registry=registry)
-        self.lag = Gauge("fewstep_reconcile_lag_seconds", "Since the reconciler's last look.", registry=registry)
-        self.tick = Gauge("fewstep_reconcile_tick_seconds", "How long that look took.", registry=registry)
 
 
 @dataclass
@@ -42,13 +37,13 @@ class Services:
     db: Database
     store: Storage
     cluster: Cluster
+    keyring: Keyring
     reconciler: Reconciler
-    registry: CollectorRegistry
-    gauges: Gauges
+    meters: Meters
     attempt_key: bytes = b""
 
 
-def services(request: Request) -> Services:
+async def services(request: Request) -> Services:
     found: Services = request.app.state.services
     return found
 
@@ -61,12 +56,18 @@ _Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 _AttemptCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_attempt_bearer)]
 
 
-async def authenticate(behind: Behind, credentials: _Credentials) -> Caller:
-    """Whose API key asks. Unauthorized."""
+_ActIn = Annotated[str | None, Header(description="An admin's key acts in this project, by name or id.")]
+
+
+async def anyone() -> None:
+    """A route that everybody may ask says so by depending on this."""
+
+
+async def authenticate(behind: Behind, credentials: _Credentials, fewstep_project: _ActIn = None) -> Caller:
+    """Whose API key asks, and in which project. Unauthorized, Forbidden, NotFound."""
     if credentials is None:
         raise Unauthorized("Send an API key as 'Authorization: Bearer <key>'; the first is in $FEWSTEP_HOME/api_key.")
-    async with behind.db.read() as session:
-        return await auth.check(session, credentials.credentials)
+    return await behind.keyring.check(credentials.credentials, fewstep_project)
 
 
 async def attempt_token(attempt_id: str, behind: Behind, credentials: _AttemptCredentials) -> str:
@@ -83,7 +84,7 @@ class Needs:
     def __init__(self, role: Role) -> None:
         self.role = role
 
-    def __call__(self, caller: Annotated[Caller, Depends(authenticate)]) -> Caller:
+    async def __call__(self, caller: Annotated[Caller, Depends(authenticate)]) -> Caller:
         """The caller. Forbidden."""
         roles = list(Role)
         if roles.index(caller.role) < roles.index(self.role):
@@ -95,6 +96,22 @@ Viewer = Annotated[Caller, Depends(Needs(Role.VIEWER))]
 Member = Annotated[Caller, Depends(Needs(Role.MEMBER))]
 Admin = Annotated[Caller, Depends(Needs(Role.ADMIN))]
 AttemptId = Annotated[str, Depends(attempt_token)]
+
+
+def role_of(route: APIRoute) -> str | None:
+    """Who may ask a route, from its own dependencies: none, attempt, viewer, member, admin. None: it does not say."""
+    asked = list(_calls(route.dependant))
+    needed = [call.role for call in asked if isinstance(call, Needs)]
+    if needed:
+        return max(needed, key=list(Role).index).value
+    return "attempt" if attempt_token in asked else "none" if anyone in asked else None
+
+
+def _calls(dependant: Dependant) -> Iterator[object]:
+    for inner in dependant.dependencies:
+        yield inner.call
+        yield from _calls(inner)
+
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="Entries of a page at most.")]
 After = Annotated[str | None, Query(max_length=200, pattern=r"^[a-z0-9_]+$", description="The `next` of a page.")]
@@ -111,6 +128,50 @@ def page(rows: Sequence[Row], limit: int, view: Callable[[Row], View], key: Call
     return Page(data=[view(row) for row in shown], has_more=more, next=str(key(shown[-1])) if more else None)
 
 
+class Write:
+    """One write by a key: one transaction, that ends with its row of the audit log, and then a nudge."""
+
+    def __init__(self, request: Request, behind: Behind, caller: Annotated[Caller, Depends(authenticate)]) -> None:
+        self.request = request
+        self.behind = behind
+        self.caller = caller
+        self.target = ""
+        self.data: dict[str, Any] = {}
+
+    @asynccontextmanager
+    async def __call__(self, target: str = "", **data: Any) -> AsyncIterator[tuple[AsyncSession, datetime]]:
+        """The transaction, and its time. `target` is what the deed is done to; the block may also set it.
+
+        The deed is named after the route: `cancel_job` is `job.cancel`. Without a target, nothing was done.
+        """
+        self.target, self.data = target, data
+        try:
+            async with self.behind.db.write() as session:
+                now = await self.behind.db.now(session)
+                yield session, now
+                if self.target:
+                    await self._record(session, now)
+        except IntegrityError as error:
+            if not is_duplicate(error):
+                raise
+            raise Conflict("Another request made the same thing at the same moment; look, or try again.") from error
+        self.behind.reconciler.nudge()
+
+    async def _record(self, session: AsyncSession, now: datetime) -> None:
+        verb, _, noun = self.request.scope["route"].name.partition("_")
+        await audit.record(
+            session,
+            project_id=self.caller.project_id,
+            key_id=self.caller.key_id,
+            action=f"{noun}.{verb}",
+            target=self.target,
+            data=self.data,
+            request_id=self.request.state.request_id,
+            now=now,
+        )
+
+
+Writing = Annotated[Write, Depends()]
 Made = tuple[str, BaseModel]
 Make = Callable[[AsyncSession, datetime], Awaitable[Made]]
 
@@ -120,9 +181,7 @@ class Create:
 
     def __init__(
         self,
-        request: Request,
-        behind: Behind,
-        caller: Annotated[Caller, Depends(authenticate)],
+        write: Writing,
         idempotency_key: Annotated[
             str | None,
             Header(
@@ -131,31 +190,36 @@ class Create:
             ),
         ] = None,
     ) -> None:
-        self._request = request
-        self._behind = behind
-        self._caller = caller
+        self._write = write
         self._key = idempotency_key
 
-    async def __call__(self, status: int, make: Make) -> JSONResponse:
-        """`make` creates in the session that it is given, and returns the new thing's path and view."""
-        async with self._behind.db.write() as session:
-            now = await self._behind.db.now(session)
-            stored = await self._reserved(session, now)
-            if stored is not None:
-                return _created(status, stored, replayed=True)
-            location, view = await make(session, now)
-            answer = {"location": location, "body": view.model_dump(mode="json")}
-            if self._key is not None:
-                await idempotency.remember(session, self._caller.project_id, self._key, answer)
-        self._behind.reconciler.nudge()
-        return _created(status, answer)
+    async def __call__(self, status: int, make: Make, **data: Any) -> JSONResponse:
+        """`make` creates in the session that it is given, and returns the new thing's path and view.
 
-    async def _reserved(self, session: AsyncSession, now: datetime) -> Any | None:
-        if self._key is None:
-            return None
-        url = f"{self._request.method} {self._request.url.path}\n".encode()
-        digest = hashlib.sha256(url + await self._request.body()).hexdigest()
-        return await idempotency.reserve(session, self._caller.project_id, self._key, digest, now)
+        What the view marks as `ShownOnce` is null in the answer to a repeat. `data` goes to the audit log.
+        """
+        project_id = self._write.caller.project_id
+        async with self._write(**data) as (session, now):
+            digest = await self._digest() if self._key is not None else ""
+            if self._key is not None:
+                stored = await idempotency.claim(self._write.behind.db, session, project_id, self._key, digest, now)
+                if stored is not None:
+                    return _created(status, stored, replayed=True)
+            location, view = await make(session, now)
+            self._write.target = location.rsplit("/", 1)[1]
+            if self._key is not None:
+                kept = {"location": location, "body": view.model_copy(update=_hidden(view)).model_dump(mode="json")}
+                await idempotency.remember(session, project_id, self._key, digest, kept, now)
+        return _created(status, {"location": location, "body": view.model_dump(mode="json")})
+
+    async def _digest(self) -> str:
+        request = self._write.request
+        url = f"{request.method} {request.url.path}\n".encode()
+        return hashlib.sha256(url + await request.body()).hexdigest()
+
+
+def _hidden(view: BaseModel) -> dict[str, None]:
+    return {name: None for name, field in type(view).model_fields.items() if SHOWN_ONCE in field.metadata}
 
 
 def _created(status: int, answer: Any, *, replayed: bool = False) -> JSONResponse:

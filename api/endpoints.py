@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from api import problems
-from api.deps import After, Behind, Create, Limit, Made, Member, Services, Viewer, page
+from api.deps import After, Behind, Create, Limit, Made, Member, Services, Viewer, Writing, page
 from api.schemas import EndpointCreate, EndpointView, Page
 from service import endpoints, students
 from service.endpoints import Pair
@@ -50,13 +50,12 @@ async def get_endpoint(endpoint: str, caller: Viewer, behind: Behind) -> Endpoin
 
 
 @router.delete("/{endpoint}", status_code=202, responses=problems.declared(404))
-async def delete_endpoint(endpoint: str, caller: Member, behind: Behind) -> EndpointView:
+async def delete_endpoint(endpoint: str, caller: Member, behind: Behind, write: Writing) -> EndpointView:
     """Take an endpoint down; it is `deleting` until it is gone."""
-    async with behind.db.write() as session:
-        row, _ = await endpoints.delete(session, caller.project_id, endpoint, await behind.db.now(session))
-    behind.reconciler.nudge()
-    async with behind.db.read() as session:
-        return _view(behind, await endpoints.get(session, caller.project_id, row.id))
+    async with write(endpoint) as (session, now):
+        pair = await endpoints.delete(session, caller.project_id, endpoint, now)
+        write.target = pair[0].id
+    return _view(behind, pair)
 
 
 def _view(behind: Services, pair: Pair) -> EndpointView:

@@ -1,26 +1,25 @@
 """How the service is: alive, ready, which version, and its metrics. None of it needs a key."""
 
 import asyncio
-import time
+from collections.abc import Awaitable
 from importlib.metadata import version
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-from api.deps import Behind, Services
+from api.deps import Behind, Services, anyone
 from api.schemas import Health, Readiness, Version
-from service import jobs
 from service.cluster import ClusterUnavailable
 from service.db import head_revision
-from service.status import Status
+from service.errors import FewstepError
 
 PATIENCE = 5.0
 """Seconds that a readiness check waits for what is behind the service."""
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], dependencies=[Depends(anyone)])
 
 
 @router.get("/healthz")
@@ -31,8 +30,9 @@ async def healthz() -> Health:
 
 @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness, "description": "Not ready."}})
 async def readyz(behind: Behind) -> Response:
-    """Whether the database, its schema and the cluster can be used."""
-    checks = {"database": await _database(behind), "cluster": await _cluster(behind)}
+    """Whether the database, its schema, the cluster and the artifact store can be used."""
+    asked = {"database": _database(behind), "cluster": _cluster(behind), "store": _store(behind)}
+    checks = dict(zip(asked, await asyncio.gather(*map(_in_time, asked.values())), strict=True))
     ready = all(found == "ok" for found in checks.values())
     body = Readiness(status="ready" if ready else "not_ready", checks=checks)
     return JSONResponse(body.model_dump(), 200 if ready else 503)
@@ -46,31 +46,38 @@ async def get_version() -> Version:
 
 @router.get("/metrics", response_class=Response, include_in_schema=False)
 async def metrics(behind: Behind) -> Response:
-    """Prometheus text."""
-    async with behind.db.read() as session:
-        counts = await jobs.count_by_status(session)
-    for status in Status:
-        behind.gauges.jobs.labels(status.value).set(counts.get(status, 0))
-    last = behind.reconciler.last_tick_at
-    behind.gauges.lag.set(time.time() - last if last is not None else 0)
-    behind.gauges.tick.set(behind.reconciler.last_tick_seconds)
-    return Response(generate_latest(behind.registry), media_type=CONTENT_TYPE_LATEST)
+    """Prometheus text. While the database is away, what is read from it stays as it was."""
+    await behind.meters.refresh(behind.db)
+    return Response(generate_latest(behind.meters.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _in_time(check: Awaitable[str]) -> str:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await check
+    except TimeoutError:
+        return f"no answer within {PATIENCE:g} s"
 
 
 async def _database(behind: Services) -> str:
     try:
-        async with asyncio.timeout(PATIENCE), behind.db.read() as session:
-            await session.execute(text("SELECT 1"))
         found = await behind.db.revision()
-    except (SQLAlchemyError, OSError, TimeoutError) as error:
+    except (SQLAlchemyError, OSError) as error:
         return f"unreachable ({type(error).__name__})"
     return "ok" if found == head_revision() else f"at revision {found}, which is not {head_revision()}"
 
 
 async def _cluster(behind: Services) -> str:
     try:
-        async with asyncio.timeout(PATIENCE):
-            await behind.cluster.jobs()
-    except (ClusterUnavailable, TimeoutError):
+        await behind.cluster.jobs()
+    except ClusterUnavailable:
         return "unreachable"
+    return "ok"
+
+
+async def _store(behind: Services) -> str:
+    try:
+        await run_in_threadpool(behind.store.check)
+    except FewstepError as error:
+        return error.detail
     return "ok"

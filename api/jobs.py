@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from api import problems
-from api.deps import After, Behind, Create, Limit, Made, Member, Services, Viewer, page
+from api.deps import After, Behind, Create, Limit, Made, Member, Viewer, Write, Writing, page
 from api.schemas import AttemptView, JobView, Page, Validation
-from service import jobs, students, teachers
+from service import jobs, listing, projects, queue, students, teachers
 from service.auth import Caller
 from service.spec import JobSpec
 from service.status import REASONS, Status, Wish
@@ -28,6 +28,7 @@ async def submit_job(spec: JobSpec, caller: Member, create: Annotated[Create, De
     """Queue a distillation job."""
 
     async def make(session: AsyncSession, now: datetime) -> Made:
+        await projects.check_priority(session, caller.project_id, spec.priority)
         teacher = await teachers.find(session, caller.project_id, spec.teacher)
         job = await jobs.submit(session, caller.project_id, spec, teacher, now)
         return f"/v1/jobs/{job.id}", job_view(job)
@@ -39,6 +40,7 @@ async def submit_job(spec: JobSpec, caller: Member, create: Annotated[Create, De
 async def validate_job(spec: JobSpec, caller: Viewer, behind: Behind) -> Validation:
     """The checks of a submit, with nothing stored: the defaults that would apply, and what the job would cost."""
     async with behind.db.read() as session:
+        await projects.check_priority(session, caller.project_id, spec.priority)
         teacher = await teachers.find(session, caller.project_id, spec.teacher)
     return Validation(
         spec=spec.resolved(),
@@ -61,7 +63,7 @@ async def list_jobs(
 ) -> Page[JobView]:
     """Jobs, the newest first."""
     async with behind.db.read() as session:
-        found = await jobs.page(
+        found = await listing.page(
             session,
             caller.project_id,
             limit=limit,
@@ -72,59 +74,56 @@ async def list_jobs(
             name=name,
         )
         left = await students.ids_of_jobs(session, [job.id for job in found])
-        etas = {job.id: await jobs.eta_seconds(session, job) for job in found}
-    return page(found, limit, lambda job: job_view(job, students=left[job.id], eta=etas[job.id]), lambda job: job.id)
+        etas = await listing.etas(session, found)
+    return page(
+        found, limit, lambda job: job_view(job, students=left[job.id], eta=etas.get(job.id)), lambda job: job.id
+    )
 
 
 @router.get("/jobs/{job_id}", responses=problems.declared(404))
 async def get_job(job_id: str, caller: Viewer, behind: Behind) -> JobView:
-    """One job, with its attempts."""
+    """One job, with its attempts and what it waits for."""
     async with behind.db.read() as session:
-        return await _whole_view(session, await jobs.get(session, caller.project_id, job_id))
+        job = await jobs.get(session, caller.project_id, job_id)
+        view = await _whole_view(session, job)
+        waiting = await queue.waiting(session, job, behind.settings, await behind.db.now(session))
+    return view.model_copy(update={"waiting": waiting})
 
 
 @router.post("/jobs/{job_id}/cancel", status_code=202, responses=problems.declared(404, 409))
-async def cancel_job(job_id: str, caller: Member, behind: Behind) -> JobView:
+async def cancel_job(job_id: str, caller: Member, write: Writing) -> JobView:
     """Ask for the job to stop for good; it saves a checkpoint first."""
-    return await _wish(behind, caller, job_id, Wish.CANCEL)
+    return await _wish(write, caller, job_id, Wish.CANCEL)
 
 
 @router.post("/jobs/{job_id}/pause", status_code=202, responses=problems.declared(404, 409))
-async def pause_job(job_id: str, caller: Member, behind: Behind) -> JobView:
+async def pause_job(job_id: str, caller: Member, write: Writing) -> JobView:
     """Ask for the job to save a checkpoint and leave the cluster."""
-    return await _wish(behind, caller, job_id, Wish.PAUSE)
+    return await _wish(write, caller, job_id, Wish.PAUSE)
 
 
 @router.post("/jobs/{job_id}/resume", status_code=202, responses=problems.declared(404, 409))
-async def resume_job(job_id: str, caller: Member, behind: Behind) -> JobView:
+async def resume_job(job_id: str, caller: Member, write: Writing) -> JobView:
     """Ask for a paused job to go on from its last checkpoint."""
-    return await _wish(behind, caller, job_id, Wish.RUN)
+    return await _wish(write, caller, job_id, Wish.RUN)
 
 
 @router.post("/jobs/{job_id}/retry", status_code=202, responses=problems.declared(404, 409))
-async def retry_job(job_id: str, caller: Member, behind: Behind) -> JobView:
+async def retry_job(job_id: str, caller: Member, write: Writing) -> JobView:
     """Ask for a failed or cancelled job to go on from its last checkpoint."""
-    async with behind.db.write() as session:
-        await jobs.retry(session, caller.project_id, job_id, await behind.db.now(session))
-    return await _seen(behind, caller, job_id)
+    async with write(job_id) as (session, now):
+        return await _whole_view(session, await jobs.retry(session, caller.project_id, job_id, now))
 
 
-async def _wish(behind: Services, caller: Caller, job_id: str, wanted: Wish) -> JobView:
-    async with behind.db.write() as session:
-        await jobs.wish(session, caller.project_id, job_id, wanted, await behind.db.now(session))
-    return await _seen(behind, caller, job_id)
-
-
-async def _seen(behind: Services, caller: Caller, job_id: str) -> JobView:
-    behind.reconciler.nudge()
-    async with behind.db.read() as session:
-        return await _whole_view(session, await jobs.get(session, caller.project_id, job_id))
+async def _wish(write: Write, caller: Caller, job_id: str, wanted: Wish) -> JobView:
+    async with write(job_id) as (session, now):
+        return await _whole_view(session, await jobs.wish(session, caller.project_id, job_id, wanted, now))
 
 
 async def _whole_view(session: AsyncSession, job: Job) -> JobView:
     left = await students.ids_of_jobs(session, [job.id])
     tries = await jobs.attempts(session, job.id)
-    return job_view(job, tries, left[job.id], await jobs.eta_seconds(session, job))
+    return job_view(job, tries, left[job.id], (await listing.etas(session, [job])).get(job.id))
 
 
 def job_view(
@@ -138,6 +137,10 @@ def job_view(
         reason=job.reason,
         detail=f"{REASONS[job.reason]} ({said[-1][:300]})" if said else REASONS[job.reason],
         wish=job.wish,
+        priority=job.priority,
+        failures=job.failures,
+        losses=job.losses,
+        preemptions=job.preemptions,
         teacher=job.teacher,
         methods=job.methods.split(),
         spec=JobSpec.model_validate(job.spec),
@@ -146,6 +149,7 @@ def job_view(
         progress=min(1.0, job.step / job.total_steps),
         eta_seconds=eta,
         created_at=job.created_at,
+        requeued_at=job.requeued_at,
         updated_at=job.updated_at,
         started_at=job.started_at,
         finished_at=job.finished_at,

@@ -12,25 +12,27 @@ from starlette.responses import JSONResponse, Response
 
 from api.pointers import pointers
 from api.schemas import Problem
-from service.errors import FewstepError, InvalidRequest, NotReady, Pointer, TooLarge
+from service.errors import FewstepError, InProgress, InvalidRequest, NotReady, Pointer, TooLarge
 
 MEDIA_TYPE = "application/problem+json"
 log = structlog.get_logger(__name__)
 
 
 def declared(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI entry of a route's error answers, for its `responses`; every route can answer 401 and 422."""
+    """The OpenAPI entry of a route's error answers, for its `responses`: its own, and those that every route can give.
+
+    Those are about the key (401), what it may do (403), the project that it names (404), and the request's form.
+    """
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {
-        status: {"description": HTTPStatus(status).phrase, "content": content} for status in (401, 413, 422, *statuses)
-    }
+    every = sorted({400, 401, 403, 404, 413, 422, *statuses})
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in every}
 
 
 def answer(request: Request, error: FewstepError) -> Response:
     """The error as the body that this part of the API promises."""
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
-    if isinstance(error, NotReady):
-        headers["Retry-After"] = "2"
+    if isinstance(error, NotReady | InProgress):
+        headers["Retry-After"] = "1"
     if request.url.path.startswith(("/v1/images", "/v1/models")):
         body: dict[str, Any] = {"error": _openai(error)}
         return _Json(body, error.status, headers)
@@ -50,6 +52,8 @@ def install(app: FastAPI) -> None:
 
     async def own(request: Request, error: Exception) -> Response:
         assert isinstance(error, FewstepError)
+        if error.status >= 500:
+            log.warning("request.refused", path=request.url.path, code=error.code, error=repr(error.__cause__))
         return answer(request, error)
 
     async def validation(request: Request, error: Exception) -> Response:

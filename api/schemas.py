@@ -1,13 +1,13 @@
 """The shapes of every HTTP answer. Requests are strict; answers say exactly this much."""
 
 from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.observations import Figures
 from service.spec import JobSpec, Name, Strict
-from service.status import Reason, Status, Wish
+from service.status import Reason, Role, Status, Wish
 
 
 class Answer(BaseModel):
@@ -15,6 +15,10 @@ class Answer(BaseModel):
 
 
 T = TypeVar("T")
+
+SHOWN_ONCE = "shown once"
+ShownOnce = Annotated[str | None, SHOWN_ONCE]
+"""A secret that is told when it is made and never again: null in the answer to a repeated request."""
 
 
 class Page(Answer, Generic[T]):
@@ -46,6 +50,13 @@ class JobView(Answer):
     reason: Reason
     detail: str = Field(description="One sentence: why it is so and what to do.")
     wish: Wish
+    waiting: str | None = Field(
+        None, description="What a queued job waits for, in clauses between semicolons; only in a single job."
+    )
+    priority: int = Field(description="Higher goes first, and may take the place of a lower one.")
+    failures: int = Field(description="Attempts that the training code itself ended, of max_failures that it may.")
+    losses: int = Field(description="Attempts lost to dead processes or machines.")
+    preemptions: int = Field(description="Attempts that made room for jobs of higher priority; charged to nothing.")
     teacher: str
     methods: list[str] = Field(description="The method of each stage.")
     spec: JobSpec
@@ -54,6 +65,7 @@ class JobView(Answer):
     progress: float = Field(ge=0, le=1)
     eta_seconds: float | None = Field(description="Estimated seconds until the job is over; null when unknown.")
     created_at: datetime
+    requeued_at: datetime | None = Field(description="When it last came back to the queue.")
     updated_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -200,6 +212,90 @@ class EndpointView(Answer):
     num_classes: int | None
     image_size: list[int]
     created_at: datetime
+
+
+Limit = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=1_000_000)]
+
+
+class ProjectChange(Strict):
+    """What is given is changed; null is no limit."""
+
+    weight: float = Field(1.0, gt=0, le=1e6, description="Share of the cluster beside the other projects'.")
+    max_jobs: Count | None = Field(None, description="Jobs on the cluster at once.")
+    max_gpus: Limit | None = Field(None, description="GPUs on the cluster at once.")
+    max_gpu_hours: Limit | None = Field(None, description="GPU-hours in any 30 days.")
+    max_priority: int = Field(10, ge=-100, le=100, description="Highest priority that its jobs may ask for.")
+
+
+class ProjectCreate(ProjectChange):
+    name: Name
+
+
+class UsageView(Answer):
+    queued: int = Field(description="Jobs that wait.")
+    active: int = Field(description="Jobs on the cluster.")
+    gpus: float = Field(description="GPUs promised to them.")
+
+
+class ProjectView(Answer):
+    object: Literal["project"] = "project"
+    id: str
+    name: str
+    weight: float
+    max_jobs: int | None
+    max_gpus: float | None
+    max_gpu_hours: float | None
+    max_priority: int
+    in_use: UsageView
+    created_at: datetime
+
+
+class KeyCreate(Strict):
+    name: Name = Field(description="Whose it is, or what uses it.")
+    role: Role
+    project: str | None = Field(None, max_length=200, description="Name or id; by default the caller's own.")
+    expires_in_days: int | None = Field(None, ge=1, le=3650, description="null: never.")
+
+
+class KeyView(Answer):
+    object: Literal["key"] = "key"
+    id: str
+    project_id: str
+    name: str
+    role: Role
+    prefix: str = Field(description="How the key begins.")
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None = Field(description="To the minute.")
+    revoked_at: datetime | None
+
+
+class NewKey(KeyView):
+    key: ShownOnce = Field(description="The key itself; it is stored nowhere, so keep it now.")
+
+
+class AuditView(Answer):
+    id: str
+    seq: int | None = Field(description="Place in the chain; null for a moment after the deed.")
+    at: datetime
+    project_id: str | None
+    key_id: str | None = Field(description="null: the platform itself, or its operator on the machine.")
+    action: str
+    target: str
+    data: dict[str, Any]
+    request_id: str
+    sha256: str | None
+
+
+class ChainView(Answer):
+    """What a check of the audit log found. Keep `seq` and `sha256` elsewhere, and give them to the next check."""
+
+    intact: bool
+    seq: int = Field(description="Number of the last entry up to which all is well.")
+    sha256: str = Field(description="That entry's hash.")
+    unsealed: int = Field(description="Entries of this moment, which are not in the chain yet.")
+    problem: str | None = Field(description="What is wrong with the first bad entry.")
 
 
 class Version(Answer):

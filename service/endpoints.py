@@ -61,6 +61,7 @@ async def delete(session: AsyncSession, project_id: str, endpoint: str, now: dat
     found, student = await get(session, project_id, endpoint)
     asked = update(Endpoint).where(Endpoint.id == found.id, Endpoint.deleted_at.is_(None)).values(deleted_at=now)
     await session.execute(asked)
+    await session.refresh(found)
     return found, student
 
 

@@ -228,15 +228,21 @@ async def test_health(server: Server) -> None:
 async def test_the_gateway_is_passed_through(server: Server) -> None:
     def gateway(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/v1/models":
-            return httpx.Response(200, json={"object": "list", "data": []})
+            return httpx.Response(200, json={"object": "list", "data": served})
         assert json.loads(request.content) == {"model": "fast", "prompt": "7"}
         error = {"message": "busy", "type": "server_error", "param": None, "code": "overloaded"}
         return httpx.Response(429, json={"error": error}, headers={"Retry-After": "1"})
 
+    about = {"object": "model", "created": 1, "owned_by": "fewstep", "steps": [4], "num_classes": 10}
+    served = [{"id": name, **about, "image_size": [1, 8, 8]} for name in ("fast", "fast:teacher", "somebody-elses")]
+    await run(server, name="mine")
+    await server.http.post("/v1/endpoints", json={"name": "fast", "student": "mine-progressive-4"})
     down = await server.http.post("/v1/images/generations", json={"model": "fast"})
     assert (down.status_code, down.json()["error"]["code"]) == (503, "not_ready")
     server.app.state.gateway = httpx.AsyncClient(transport=httpx.MockTransport(gateway), base_url="http://gateway")
-    assert (await server.http.get("/v1/models")).json() == {"object": "list", "data": []}
+    assert (await server.http.get("/v1/models")).json() == {"object": "list", "data": served[:2]}
+    other = await server.http.post("/v1/images/generations", json={"model": "somebody-elses"})
+    assert (other.status_code, other.json()["error"]["code"]) == (404, "not_found")
     busy = await server.http.post("/v1/images/generations", json={"model": "fast", "prompt": "7"})
     assert (busy.status_code, busy.headers["retry-after"], busy.json()["error"]["message"]) == (429, "1", "busy")
     wrong = await server.http.post("/v1/images/generations", json={"model": "fast", "size": "big"})

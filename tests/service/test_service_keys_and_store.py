@@ -11,6 +11,8 @@ from sqlalchemy import select
 
 from service import auth
 from service.errors import InvalidRequest, NotFound, Unauthorized
+from service.projects import DEFAULT
+from service.status import Role
 from service.storage import Storage
 from service.tables import ApiKey
 
@@ -22,20 +24,19 @@ async def test_the_first_key_is_private_and_stored_as_a_hash(db: ClockedDatabase
         assert not await auth.ensure_first_key(session, file, await db.now(session))
         key = file.read_text().strip()
         row = (await session.scalars(select(ApiKey))).one()
-        assert (await auth.check(session, key)).key_id == row.id
+    assert await auth.Keyring(db).check(key) == auth.Caller(row.id, DEFAULT, Role.ADMIN)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert key not in str(vars(row))
     for wrong in ("", key[:-1], key + "x", key.upper(), row.sha256, "ü\ud800"):
         with pytest.raises(Unauthorized):
-            async with db.read() as session:
-                await auth.check(session, wrong)
+            await auth.Keyring(db).check(wrong)
 
 
 async def test_a_key_that_the_operator_left_is_taken(db: ClockedDatabase, tmp_path: Path) -> None:
     (tmp_path / "api_key").write_text("chosen-by-hand\n")
     async with db.write() as session:
         await auth.ensure_first_key(session, tmp_path / "api_key", await db.now(session))
-        await auth.check(session, "chosen-by-hand")
+    assert (await auth.Keyring(db).check("chosen-by-hand")).role is Role.ADMIN
 
 
 async def test_a_revoked_key_opens_nothing(db: ClockedDatabase, tmp_path: Path) -> None:
@@ -43,8 +44,7 @@ async def test_a_revoked_key_opens_nothing(db: ClockedDatabase, tmp_path: Path) 
         await auth.ensure_first_key(session, tmp_path / "api_key", await db.now(session))
         (await session.scalars(select(ApiKey))).one().revoked_at = await db.now(session)
     with pytest.raises(Unauthorized):
-        async with db.read() as session:
-            await auth.check(session, (tmp_path / "api_key").read_text().strip())
+        await auth.Keyring(db).check((tmp_path / "api_key").read_text().strip())
 
 
 OUTSIDE = ["", "/", "/etc/passwd", "..", "a/../../b", "a\\b", "a\0b", "s3://bucket/x", "out/secret", "loop"]
