@@ -1,6 +1,6 @@
 """Jobs: submitting, finding, wishing, and the one door through which a status changes."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,7 +46,7 @@ async def submit(session: AsyncSession, project_id: str, spec: JobSpec, teacher:
     session.add(job)
     await session.flush()
     kinds = sorted(set(job.methods.split()))
-    rows = [{"project_id": project_id, "kind": kind, "job_id": job.id} for kind in kinds]
+    rows = [{"project_id": project_id, "kind": kind, "job_id": job.id, "status": job.status} for kind in kinds]
     await session.execute(insert(JobMethod), rows)
     message = REASONS[job.reason]
     await events.append(session, job.id, 1, "status", message, now, status=job.status, reason=job.reason)
@@ -69,32 +69,6 @@ async def load(session: AsyncSession, job_id: str) -> Job:
     return (await session.execute(query)).scalar_one()
 
 
-async def page(
-    session: AsyncSession,
-    project_id: str,
-    *,
-    limit: int,
-    after: str | None = None,
-    statuses: Collection[Status] = (),
-    teacher: str | None = None,
-    method: str | None = None,
-    name: str | None = None,
-) -> Sequence[Job]:
-    """The newest first, starting below the id `after`; up to `limit` + 1, so that one sees whether more follow."""
-    query = select(Job).where(Job.project_id == project_id).order_by(Job.id.desc()).limit(limit + 1)
-    if after is not None:
-        query = query.where(Job.id < after)
-    if statuses:
-        query = query.where(Job.status.in_(statuses))
-    if teacher is not None:
-        query = query.where((Job.teacher == teacher) | (Job.teacher_id == teacher))
-    if method is not None:
-        query = query.where(Job.methods.contains(f" {method} ", autoescape=True))
-    if name is not None:
-        query = query.where(Job.name == name)
-    return (await session.scalars(query)).all()
-
-
 async def advance(
     session: AsyncSession,
     job: Job,
@@ -103,15 +77,19 @@ async def advance(
     now: datetime,
     *,
     detail: str = "",
+    lease: str | None = None,
     **values: Any,
 ) -> bool:
     """The one door for a status: move `job`, as the caller saw it, to `to`, and write the event with it.
 
-    Moves nothing and answers False when the row is no longer in the status and attempt that the caller saw.
+    Moves nothing and answers False when the row is no longer in the status and attempt that the caller saw, or is not
+    leased any more with the token `lease`, where one is given.
     A move that `TRANSITIONS` does not know is a bug: ValueError.
     """
     if to not in TRANSITIONS[job.status]:
         raise ValueError(f"{job.status} -> {to} is not a move that a job can make")
+    # Taken before the update, which changes a job that is the session's own.
+    data = {"from": job.status.value, **({"detail": detail} if detail else {})}
     values["finished_at"] = now if to in TERMINAL else None
     if to is Status.QUEUED:
         values["requeued_at"] = now
@@ -121,10 +99,13 @@ async def advance(
         .values(status=to, reason=reason, detail=detail, updated_at=now, last_event=Job.last_event + 1, **values)
         .returning(Job.last_event)
     )
+    if lease is not None:
+        moved = moved.where(Job.lease_token == lease)
     seq = (await session.execute(moved)).scalar_one_or_none()
     if seq is None:
         return False
-    data = {"from": job.status.value, **({"detail": detail} if detail else {})}
+    found_by = (JobMethod.project_id == job.project_id) & JobMethod.kind.in_(job.methods.split())
+    await session.execute(update(JobMethod).where(found_by, JobMethod.job_id == job.id).values(status=to))
     await events.append(session, job.id, seq, "status", REASONS[reason], now, status=to, reason=reason, data=data)
     return True
 
@@ -140,7 +121,8 @@ async def wish(session: AsyncSession, project_id: str, job_id: str, wanted: Wish
             Wish.PAUSE: "A pause was asked for.",
             Wish.RUN: "Going on was asked for.",
         }[wanted]
-        await session.execute(update(Job).where(Job.id == job_id).values(wish=wanted, wished_at=now, updated_at=now))
+        values = {"wish": wanted, "wished_at": now, "updated_at": now, "look_at": AT_ONCE}
+        await session.execute(update(Job).where(Job.id == job_id).values(**values))
         await events.emit(session, job_id, "wish", message, now, data={"wish": wanted.value})
     return await load(session, job_id)
 
@@ -168,16 +150,17 @@ async def retry(session: AsyncSession, project_id: str, job_id: str, now: dateti
     if job.status not in (Status.FAILED, Status.CANCELLED):
         raise Conflict(f"Only a failed or cancelled job can be retried; this one is {job.status}.")
     if job.retries_asked == job.retries_done:
-        values = {"wish": Wish.RUN, "wished_at": now, "updated_at": now, "retries_asked": job.retries_asked + 1}
+        values = {"wish": Wish.RUN, "wished_at": now, "updated_at": now, "look_at": AT_ONCE}
+        values["retries_asked"] = job.retries_asked + 1
         await session.execute(update(Job).where(Job.id == job_id).values(**values))
         await events.emit(session, job_id, "wish", "A retry was asked for.", now, data={"wish": Wish.RUN.value})
     return await load(session, job_id)
 
 
-async def unsettled(session: AsyncSession) -> Sequence[Job]:
-    """Jobs that the reconciler has to look at, the oldest first."""
-    query = select(Job).where(Job.status.not_in(TERMINAL) | (Job.retries_asked > Job.retries_done)).order_by(Job.id)
-    return (await session.scalars(query.execution_options(populate_existing=True))).all()
+async def lock(session: AsyncSession, job_id: str, lease: str) -> bool:
+    """Make the job's row this transaction's until it ends. False when it is not leased with this token any more."""
+    query = select(Job.id).where(Job.id == job_id, Job.lease_token == lease).with_for_update()
+    return await session.scalar(query) is not None
 
 
 async def count_active(session: AsyncSession) -> int:
@@ -217,16 +200,3 @@ async def checkpoints(session: AsyncSession, job_id: str) -> Sequence[Checkpoint
     return (
         await session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step))
     ).all()
-
-
-async def eta_seconds(session: AsyncSession, job: Job) -> float | None:
-    """Seconds until training is over, at the pace of the last steps; None when that is not known."""
-    if job.status is not Status.RUNNING or job.wish is not Wish.RUN:
-        return None
-    recent = select(Metric.step, Metric.at).where(Metric.job_id == job.id).order_by(Metric.step.desc()).limit(50)
-    rows = (await session.execute(recent)).tuples().all()
-    if len(rows) < 2:
-        return None
-    (last, last_at), (first, first_at) = rows[0], rows[-1]
-    elapsed = (last_at - first_at).total_seconds()
-    return max(0.0, (job.total_steps - last) * elapsed / (last - first)) if elapsed > 0 else None

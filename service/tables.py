@@ -73,8 +73,8 @@ class Job(Row):
         Index(None, "status", "id"),
         Index(None, "project_id", "id"),
         Index(None, "project_id", "status", "id"),
-        Index(None, "project_id", "name", "id"),
-        Index(None, "project_id", "teacher", "id"),
+        Index(None, "project_id", "name", "status", "id"),
+        Index(None, "project_id", "teacher", "status", "id"),
         Index(
             "ix_jobs_look_at",
             "look_at",
@@ -129,13 +129,15 @@ class Job(Row):
 
 
 class JobMethod(Row):
-    """The methods of each job once more, so that jobs are found by one of them."""
+    """The methods of each job once more, and its status with each, so that jobs are found by one of them."""
 
     __tablename__ = "job_methods"
+    __table_args__ = (Index(None, "project_id", "kind", "status", "job_id"),)
 
     project_id: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    status: Mapped[Status] = mapped_column(words(Status))
 
 
 class Attempt(Row):
@@ -157,6 +159,7 @@ class Attempt(Row):
     reason: Mapped[Reason | None]
     detail: Mapped[str | None]
     # observations
+    writer: Mapped[int] = mapped_column(default=0, doc="How often its order was fetched; the last to fetch it reports.")
     acknowledged: Mapped[int] = mapped_column(default=0)
     last_report_at: Mapped[datetime | None]
     progressed_at: Mapped[datetime | None] = mapped_column(doc="Last observation that is not a log line.")

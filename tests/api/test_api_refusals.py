@@ -129,7 +129,7 @@ async def test_the_unexpected_is_not_explained_to_strangers(server: Server, monk
     async def fail(*_: object, **__: object) -> None:
         raise RuntimeError("secret internals")
 
-    monkeypatch.setattr("service.jobs.page", fail)
+    monkeypatch.setattr("service.listing.page", fail)
     answer = await server.http.get("/v1/jobs", headers={"X-Request-Id": "mine-1"})
     problem = check(answer, 500, "internal_error")
     assert problem.request_id == "mine-1"

@@ -117,8 +117,15 @@ def upgrade() -> None:
         sa.Column("project_id", sa.String(), nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("job_id", sa.String(), nullable=False),
+        sa.Column("status", sa.String(length=24), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_job_methods_job_id")),
         sa.PrimaryKeyConstraint("project_id", "kind", "job_id", name=op.f("pk_job_methods")),
+    )
+    op.create_index(
+        "ix_job_methods_project_id_kind_status_job_id",
+        "job_methods",
+        ["project_id", "kind", "status", "job_id"],
+        unique=False,
     )
     op.add_column("api_keys", sa.Column("project_id", sa.String(), nullable=False, server_default=DEFAULT_PROJECT))
     op.add_column("api_keys", sa.Column("role", sa.String(length=24), nullable=False, server_default="admin"))
@@ -130,6 +137,7 @@ def upgrade() -> None:
     op.add_column("attempts", sa.Column("gpus", sa.Double(), nullable=False, server_default="0"))
     op.add_column("attempts", sa.Column("asked_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("attempts", sa.Column("asked_reason", sa.String(length=24), nullable=True))
+    op.add_column("attempts", sa.Column("writer", sa.BigInteger(), nullable=False, server_default="0"))
     op.add_column("attempts", sa.Column("progressed_at", sa.DateTime(timezone=True), nullable=True))
     op.create_index("ix_attempts_ended_at", "attempts", ["ended_at"], unique=False)
 
@@ -158,9 +166,11 @@ def upgrade() -> None:
         postgresql_where=sa.text("look_at IS NOT NULL"),
     )
     op.create_index("ix_jobs_project_id_id", "jobs", ["project_id", "id"], unique=False)
-    op.create_index("ix_jobs_project_id_name_id", "jobs", ["project_id", "name", "id"], unique=False)
+    op.create_index("ix_jobs_project_id_name_status_id", "jobs", ["project_id", "name", "status", "id"], unique=False)
     op.create_index("ix_jobs_project_id_status_id", "jobs", ["project_id", "status", "id"], unique=False)
-    op.create_index("ix_jobs_project_id_teacher_id", "jobs", ["project_id", "teacher", "id"], unique=False)
+    op.create_index(
+        "ix_jobs_project_id_teacher_status_id", "jobs", ["project_id", "teacher", "status", "id"], unique=False
+    )
 
     op.add_column("students", sa.Column("project_id", sa.String(), nullable=False, server_default=DEFAULT_PROJECT))
     op.drop_index("ix_students_name", "students")
@@ -187,11 +197,11 @@ def _fill() -> None:
     jobs = sa.table("jobs", *map(sa.column, names))
     spec: sa.ColumnClause[Any] = sa.column("spec", sa.JSON)
     methods: list[dict[str, str]] = []
-    for job_id, kinds, asked in connection.execute(sa.select(jobs.c.id, jobs.c.methods, spec).select_from(jobs)).all():
-        methods += [
-            {"project_id": DEFAULT_PROJECT, "kind": kind, "job_id": job_id} for kind in sorted(set(kinds.split()))
-        ]
+    rows = connection.execute(sa.select(jobs.c.id, jobs.c.methods, jobs.c.status, spec).select_from(jobs)).all()
+    for job_id, kinds, status, asked in rows:
+        found = {"project_id": DEFAULT_PROJECT, "job_id": job_id, "status": status}
+        methods += [{**found, "kind": kind} for kind in sorted(set(kinds.split()))]
         resources = {name: asked["resources"][name] for name in ("workers", "cpus_per_worker", "gpus_per_worker")}
         connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(resources))
-    op.bulk_insert(sa.table("job_methods", *map(sa.column, ("project_id", "kind", "job_id"))), methods)
+    op.bulk_insert(sa.table("job_methods", *map(sa.column, ("project_id", "kind", "job_id", "status"))), methods)
     connection.execute(sa.update(jobs).where(jobs.c.status != "succeeded").values(look_at=now))
