@@ -295,8 +295,8 @@ def _room_clauses(job: Waiting, scene: Scene, books: _Round) -> Iterator[str]:
             yield f"needs {each:g} {_plural(kind, each)} on one machine, the largest has {largest:g}"
         elif each and needed > free + EPSILON:
             told = True
-            freed = f", {free_soon - free:g} being freed" if free_soon > free + EPSILON else ""
-            yield f"needs {needed:g} {_plural(kind, needed)}, {max(0.0, free):g} free{freed}"
+            freed = f", {round(free_soon - free, 3):g} being freed" if free_soon > free + EPSILON else ""
+            yield f"needs {needed:g} {_plural(kind, needed)}, {max(0.0, round(free, 3)):g} free{freed}"
     if not told and place(shape, now) is None:
         parts = f"{shape.cpus:g} {_plural('CPU', shape.cpus)}"
         parts += f" and {shape.gpus:g} {_plural('GPU', shape.gpus)}" if shape.gpus else ""

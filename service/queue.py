@@ -20,8 +20,8 @@ from service.tables import Attempt, Endpoint, Job, Project
 
 log = structlog.get_logger(__name__)
 
-ALIKE = 50
-"""Jobs of one project and one shape that are looked at in one pass: where the first does not fit, no other will."""
+FIRST = 50
+"""Jobs of each project that one pass looks at, whatever their shapes."""
 
 HOURS_WINDOW = timedelta(days=30)
 """A project's GPU-hours are those of this time."""
@@ -84,10 +84,17 @@ def _ready(now: datetime) -> ColumnElement[bool]:
 
 
 async def _candidates(session: AsyncSession, now: datetime) -> list[Waiting]:
-    """The first of each project and shape, so that no number of jobs that do not fit hides one that does."""
-    number = func.row_number().over(partition_by=(Job.project_id, *_SHAPE), order_by=(Job.priority.desc(), Job.id))
-    ready = select(*_PLACE, _since.label("since"), number.label("number")).where(_ready(now)).subquery()
-    rows = (await session.execute(select(ready).where(ready.c.number <= ALIKE))).all()
+    """The first jobs of each project, and behind them the first of each shape: where it does not fit, no like it will.
+
+    So the pass stays short however long the queue is, and no number of jobs that do not fit hides one that does.
+    """
+    order = (Job.priority.desc(), Job.id)
+    of_project = func.row_number().over(partition_by=Job.project_id, order_by=order)
+    of_shape = func.row_number().over(partition_by=(Job.project_id, *_SHAPE), order_by=order)
+    places = (_since.label("since"), of_project.label("of_project"), of_shape.label("of_shape"))
+    ready = select(*_PLACE, *places).where(_ready(now)).subquery()
+    first = (ready.c.of_project <= FIRST) | (ready.c.of_shape == 1)
+    rows = (await session.execute(select(ready).where(first))).all()
     return [Waiting(row[0], row[1], row[2], Shape(*row[3:6]), row[6]) for row in rows]
 
 

@@ -15,6 +15,7 @@ export function JobProgress({ job }: { job: Job }) {
         <span>{count(job.step)} <small>of {plural(job.total_steps, "step")}</small></span>
         {job.eta_seconds !== null && <span>{duration(job.eta_seconds)} <small>left</small></span>}
         {job.started_at && <span>{duration((to - from) / 1000)} <small>since the first start</small></span>}
+        {job.priority !== 0 && <span>{job.priority} <small>priority</small></span>}
         {job.attempts.length > 1 && <span>{job.attempts.length} <small>attempts</small></span>}
         <span className="figures-flow"><Flow teacher={job.teacher} methods={job.methods} /></span>
       </div>

@@ -31,7 +31,7 @@ export function JobPage({ id }: { id: string }) {
         lead={
           <span className="row">
             <StatusMark status={job.status} />
-            <span>{job.detail}</span>
+            <span>{job.detail}{job.waiting && <> Now: {job.waiting}.</>}</span>
           </span>
         }
       >
