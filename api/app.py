@@ -28,16 +28,18 @@ from api import (
     projects,
     students,
     teachers,
+    webhooks,
 )
 from api.deps import Services, role_of
-from api.middleware import BodyLimitMiddleware, RequestMiddleware
+from api.middleware import BodyLimitMiddleware, RequestMiddleware, trace_requests
 from api.schemas import Problem
 from service import attempts as attempt_rows
-from service import auth
+from service import auth, tracing
 from service import projects as project_rows
 from service import teachers as teacher_rows
 from service.cluster import Cluster, RayCluster
 from service.db import Database
+from service.deliver import Deliverer
 from service.logs import configure_logging
 from service.meters import Meters
 from service.reconcile import Reconciler
@@ -61,6 +63,7 @@ RESOURCES = (
     projects,
     keys,
     audit,
+    webhooks,
     health,
 )
 """Each has a `router`; the OpenAPI document is in this order."""
@@ -71,7 +74,8 @@ log = structlog.get_logger(__name__)
 def create_app(settings: Settings | None = None, cluster: Cluster | None = None) -> FastAPI:
     """Build the application. Nothing is opened before it starts; tests hand in their settings and cluster."""
     settings = settings or Settings()
-    configure_logging()
+    traced = tracing.set_up()
+    configure_logging([tracing.log_ids] if traced else [])
     meters = Meters()
     app = FastAPI(
         title="Fewstep",
@@ -105,6 +109,8 @@ def create_app(settings: Settings | None = None, cluster: Cluster | None = None)
     problems.install(app)
     app.add_middleware(BodyLimitMiddleware, limit=settings.max_body_bytes, report_limit=REPORT_BODY_BYTES)
     app.add_middleware(RequestMiddleware, meters=meters)
+    if traced:
+        trace_requests(app)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
 
@@ -124,6 +130,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     loops = [asyncio.create_task(behind.meters.watch_loop())]
     if behind.settings.reconcile_in_process:
         loops.append(asyncio.create_task(behind.reconciler.run()))
+        loops.append(asyncio.create_task(Deliverer(behind.db, behind.settings, behind.meters).run()))
     try:
         yield
     finally:

@@ -3,16 +3,22 @@
 import re
 import time
 import uuid
+from contextlib import suppress
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import problems
+from service import outage
 from service.errors import FewstepError, TooLarge
+from service.meters import Meters
+
+with suppress(ImportError):  # comes with the extra `fewstep[otel]`, see `service.tracing`
+    from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
 log = structlog.get_logger("api.request")
 
@@ -20,23 +26,20 @@ _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _QUIET = ("/healthz", "/readyz", "/metrics", "/assets/", "/v1/attempts/")
 
 
-class RequestMetrics:
-    """Prometheus series of the HTTP side; labels are routes, never ids."""
+_UNTRACED = "//[^/]+/(healthz|readyz|metrics)$"
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        labels = ["method", "route", "status"]
-        self.count = Counter("fewstep_http_requests", "Requests answered.", labels, registry=registry)
-        self.seconds = Histogram(
-            "fewstep_http_request_seconds", "Until the answer's first byte.", ["route"], registry=registry
-        )
+
+def trace_requests(app: FastAPI) -> None:
+    """A span for each request, once `tracing.set_up` has said that there are traces."""
+    FastAPIInstrumentor.instrument_app(app, excluded_urls=_UNTRACED)
 
 
 class RequestMiddleware:
     """The outermost layer, so that every answer has an id, and every failure a problem+json."""
 
-    def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
+    def __init__(self, app: ASGIApp, meters: Meters) -> None:
         self._app = app
-        self._metrics = metrics
+        self._meters = meters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,17 +61,20 @@ class RequestMiddleware:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, sending)
-            except Exception:
-                log.exception("request.failed", method=scope["method"], path=scope["path"])
+            except Exception as error:
+                found = outage.of_database(error)
+                if found is None:
+                    log.exception("request.failed", method=scope["method"], path=scope["path"])
+                else:
+                    log.warning("request.refused", path=scope["path"], code=found.code, error=type(error).__name__)
                 if status:  # the answer is on its way already; all that is left is to break it off
                     raise
                 detail = f"Something went wrong here; the server's log has it under {request_id}."
-                await problems.answer(Request(scope), FewstepError(detail))(scope, receive, sending)
+                await problems.answer(Request(scope), found or FewstepError(detail))(scope, receive, sending)
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "other")
-        self._metrics.count.labels(scope["method"], route, str(status)).inc()
-        self._metrics.seconds.labels(route).observe(seconds)
+        self._meters.answered(scope["method"], route, status, seconds)
         if status >= 400 or not scope["path"].startswith(_QUIET):
             milliseconds = round(1000 * seconds, 1)
             log.info("request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds)

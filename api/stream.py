@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from fastapi import Request
+from prometheus_client import Gauge
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
@@ -27,10 +28,19 @@ def start(request: Request, after: int) -> int:
     return int(last) if last.isascii() and last.isdecimal() and len(last) < 16 else after
 
 
-def stream(event: str, fetch: Fetch, after: int) -> StreamingResponse:
-    """Every row as an event named `event` whose id is its number; `event: end` when no more can come."""
+def stream(event: str, fetch: Fetch, after: int, clients: Gauge) -> StreamingResponse:
+    """Every row as an event named `event` whose id is its number; `event: end` when no more can come.
+
+    `clients` counts the streams that are open.
+    """
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_events(event, fetch, after), media_type=MEDIA_TYPE, headers=headers)
+    return StreamingResponse(_counted(clients, _events(event, fetch, after)), media_type=MEDIA_TYPE, headers=headers)
+
+
+async def _counted(clients: Gauge, events: AsyncIterator[str]) -> AsyncIterator[str]:
+    with clients.track_inprogress():
+        async for event in events:
+            yield event
 
 
 async def _events(event: str, fetch: Fetch, after: int) -> AsyncIterator[str]:
