@@ -5,9 +5,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from fake_cluster import FakeCluster
 from fake_driver import report, student
 from service_fixtures import ClockedDatabase
 from sqlalchemy import func, select, update
+from world import World
 
 from service import attempts, endpoints, events, jobs, nodes, projects, queue, students
 from service.cluster import NodeSeen
@@ -221,6 +223,27 @@ async def test_who_makes_room_is_asked_once_and_its_place_is_kept(line: Queue) -
     await line.set(low[1], status=S.QUEUED, requeued_at=(await line.job(low[1])).created_at)
     assert await line.admit() == 1
     assert [(await line.job(one)).status for one in (urgent, small)] == [S.STARTING, S.QUEUED]
+
+
+async def test_a_preempted_job_goes_on_when_the_urgent_one_is_done(
+    db: ClockedDatabase, cluster: FakeCluster, settings: Settings, digits: Teacher
+) -> None:
+    cluster.machines = [NodeSeen("n0", cpus=2, gpus=0)]
+    world = World(db, cluster, settings)
+    low = await world.submit()
+    await world.until(low, S.RUNNING)
+    urgent = await world.submit(priority=5, resources={"workers": 1, "cpus_per_worker": 2})
+    job = await world.until(low, S.QUEUED)
+    assert (job.reason, job.not_before) == (R.PREEMPTED, None)
+    assert (await world.until(urgent, S.STARTING, S.RUNNING)).attempt == 1
+    assert (await world.job(low)).status is S.QUEUED
+    await world.until(urgent, S.SUCCEEDED)
+    job = await world.until(low, S.SUCCEEDED)
+    assert (job.failures, job.losses, job.preemptions, job.attempt) == (0, 0, 1, 2)
+    assert [attempt.reason for attempt in await world.attempts(low)] == [R.PREEMPTED, R.EXPORTED]
+    assert (await world.job(urgent)).preemptions == 0
+    for one in (low, urgent):
+        await world.check(one)
 
 
 async def test_priority_beyond_the_projects_is_refused(line: Queue) -> None:
