@@ -14,7 +14,10 @@ router = APIRouter(prefix="/v1/attempts/{attempt_id}", tags=["attempts"])
 @router.get("/", include_in_schema=False)  # httpx writes its base URL with the slash
 @router.get("", responses=problems.declared(404, 409))
 async def get_attempt_order(attempt: AttemptId, behind: Behind) -> AttemptOrder:
-    """All that the driver needs to run the attempt; 409 `attempt_fenced` when it must not be run any more."""
+    """All that the driver needs to run the attempt; 409 `attempt_fenced` when it must not be run any more.
+
+    Whoever fetched it last writes the attempt's reports; those of earlier ones are refused.
+    """
     async with behind.db.write() as session:
         row, job = await attempts.order(session, attempt)
         teacher = await teachers.get(session, job.project_id, job.teacher_id)
@@ -27,8 +30,9 @@ async def get_attempt_order(attempt: AttemptId, behind: Behind) -> AttemptOrder:
         teacher_source=teacher.source,
         store=behind.store.url,
         folder=f"jobs/{job.id}",
+        writer=row.writer,
         acknowledged=row.acknowledged,
-        wish=job.wish,
+        wish=attempts.wish(row, job),
     )
 
 

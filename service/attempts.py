@@ -1,9 +1,7 @@
 """Attempts: one try at running a job on the cluster each, and the observations that come from it."""
 
-import hashlib
 import hmac
 import math
-import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -11,22 +9,24 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service import events, observations, students
+from service import events, jobs, observations, students
 from service.db import insert_once
 from service.errors import AttemptFenced, Conflict, NotFound, Unauthorized
 from service.ids import is_id, new_id
+from service.master_keys import derive, master_key
 from service.observations import Observation, Report, ReportAnswer
-from service.status import REASONS, Reason
-from service.tables import Attempt, Checkpoint, Job, Log, Metric, Outcome, Sample, Secret
+from service.status import REASONS, Reason, Wish
+from service.tables import Attempt, Checkpoint, Job, Log, Metric, Outcome, Sample
 
 
-async def create(session: AsyncSession, job_id: str, number: int, now: datetime) -> Attempt:
-    """Write an attempt. Its Ray submission id follows from the job and the number alone."""
+async def create(session: AsyncSession, job_id: str, number: int, now: datetime, gpus: float = 0.0) -> Attempt:
+    """Write an attempt that `gpus` are promised to. Its Ray submission id follows from the job and the number alone."""
     attempt = Attempt(
         id=new_id("att"),
         job_id=job_id,
         number=number,
         submission_id=f"{job_id}-a{number}".replace("_", "-"),
+        gpus=gpus,
         created_at=now,
     )
     session.add(attempt)
@@ -39,6 +39,21 @@ async def current(session: AsyncSession, job: Job) -> Attempt | None:
     """The job's newest attempt."""
     query = select(Attempt).where(Attempt.job_id == job.id, Attempt.number == job.attempt)
     return await session.scalar(query.execution_options(populate_existing=True))
+
+
+async def newest(session: AsyncSession, job_ids: Sequence[str]) -> dict[str, Attempt]:
+    """The newest attempt of each of these jobs that has one, by the job's id."""
+    query = select(Attempt).join(Job, (Attempt.job_id == Job.id) & (Attempt.number == Job.attempt))
+    found = await session.scalars(query.where(Job.id.in_(job_ids)).execution_options(populate_existing=True))
+    return {attempt.job_id: attempt for attempt in found}
+
+
+async def mark(session: AsyncSession, attempt: Attempt, lease: str, **values: Any) -> bool:
+    """Write what the reconciler did about an attempt; not if its job's lease is lost, or if it is over: False."""
+    if not await jobs.lock(session, attempt.job_id, lease):
+        return False
+    marked = update(Attempt).where(Attempt.id == attempt.id, Attempt.ended_at.is_(None)).values(**values)
+    return (await session.execute(marked.returning(Attempt.id))).scalar_one_or_none() is not None
 
 
 async def end(session: AsyncSession, attempt: Attempt, reason: Reason, detail: str, now: datetime) -> None:
@@ -58,15 +73,12 @@ async def end(session: AsyncSession, attempt: Attempt, reason: Reason, detail: s
 
 async def signing_key(session: AsyncSession) -> bytes:
     """The secret that attempt tokens are derived from; made once, shared by all processes through the database."""
-    row = {"name": "attempt_tokens", "value": secrets.token_hex(32)}
-    await insert_once(session, Secret, [row], unique=["name"])
-    value = (await session.execute(select(Secret.value).where(Secret.name == row["name"]))).scalar_one()
-    return bytes.fromhex(value)
+    return await master_key(session, "attempt_tokens")
 
 
 def token(key: bytes, attempt_id: str) -> str:
     """The attempt's token. Derived, so that a dispatch repeated after a crash sends the same one."""
-    return hmac.new(key, attempt_id.encode(), hashlib.sha256).hexdigest()
+    return derive(key, attempt_id).hex()
 
 
 def check_token(key: bytes, attempt_id: str, given: str) -> None:
@@ -89,10 +101,19 @@ def _check_current(attempt: Attempt, job: Job) -> None:
         raise AttemptFenced(f"Attempt {attempt.number} is over; the job no longer listens to it.")
 
 
+def wish(attempt: Attempt, job: Job) -> Wish:
+    """What the attempt is to do: what the user wants, or else to pause where the platform asked it to stop."""
+    return Wish.PAUSE if job.wish is Wish.RUN and attempt.asked_reason is not None else job.wish
+
+
 async def order(session: AsyncSession, attempt_id: str) -> tuple[Attempt, Job]:
-    """The attempt and its job, for the driver that is about to run it. AttemptFenced when it must not."""
+    """The attempt and its job, for the process that is about to run it. AttemptFenced when it must not.
+
+    Who asks becomes the attempt's writer: from here on, reports of those who asked before are refused.
+    """
     attempt, job = await _locked(session, attempt_id)
     _check_current(attempt, job)
+    attempt.writer += 1
     return attempt, job
 
 
@@ -105,16 +126,29 @@ async def report(session: AsyncSession, attempt_id: str, report: Report, now: da
     attempt, job = await _locked(session, attempt_id)
     new = [seen for seen in report.observations if seen.seq > attempt.acknowledged]
     if report.observations and not new:
-        return ReportAnswer(acknowledged=attempt.acknowledged, wish=job.wish)
+        return ReportAnswer(acknowledged=attempt.acknowledged, wish=wish(attempt, job))
     _check_current(attempt, job)
+    if report.writer is not None and report.writer != attempt.writer:
+        raise AttemptFenced(f"Writer {attempt.writer} reports for this attempt by now; writer {report.writer} is late.")
     for expected, seen in enumerate(new, start=attempt.acknowledged + 1):
         if seen.seq != expected:
             raise Conflict(f"Observation {seen.seq} came where {expected} was due; send from {expected} on again.")
     acknowledged = attempt.acknowledged + len(new)
-    values = {"acknowledged": acknowledged, "last_report_at": now, **_own_words(new)}
+    words = _own_words(new)
+    values = {"acknowledged": acknowledged, "last_report_at": now, **words}
+    if _progressed(new, words.get("phase", attempt.phase)):
+        values["progressed_at"] = now
     await session.execute(update(Attempt).where(Attempt.id == attempt_id).values(**values))
     await _store(session, job, attempt, new, now)
-    return ReportAnswer(acknowledged=acknowledged, wish=job.wish)
+    if words:
+        await session.execute(update(Job).where(Job.id == job.id).values(look_at=jobs.AT_ONCE, updated_at=now))
+    return ReportAnswer(acknowledged=acknowledged, wish=wish(attempt, job))
+
+
+def _progressed(new: Sequence[Observation], phase: str | None) -> bool:
+    """Whether a report shows more than that the process lives. Judging and exporting say nothing for minutes."""
+    said = any(not isinstance(seen, observations.LogLine) for seen in new)
+    return said or phase in ("evaluating", "exporting")
 
 
 def _own_words(new: Sequence[Observation]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from sqlalchemy import delete, select, update
 
 from service.cluster import Cluster, ClusterUnavailable, ServeApp
 from service.db import Database
+from service.leases import DutyLease
 from service.serving import Served, serve_config
 from service.settings import Settings
 from service.storage import Storage
@@ -26,25 +27,44 @@ QUIET_SECONDS = 5.0
 
 
 class Deployments:
-    """Level-triggered like the reconciler: what Serve lost, with its head for example, it is told again."""
+    """Level-triggered like the reconciler: what Serve lost, with its head for example, it is told again.
+
+    One process at a time tells it, since a PUT means everything and an older one would undo a newer.
+    """
 
     def __init__(self, db: Database, cluster: Cluster, settings: Settings) -> None:
         self._db = db
         self._cluster = cluster
         self._settings = settings
         self._store = Storage(settings.resolved_store_url())
+        self._duty = DutyLease(db, "deployments", settings.lease_seconds)
         self._told = ""
         self._told_at = 0.0
         self._quiet_since: tuple[str, float] | None = None
 
     async def tick(self) -> None:
         """Compare the wanted endpoints with Serve's applications, tell Serve if they differ, write statuses."""
+        if not self._told and not await self._any_wanted():
+            return
+        async with self._duty.held() as mine:
+            if mine:
+                await self._settle()
+            else:  # what this process told Serve may be undone by now
+                self._told, self._quiet_since = "", None
+
+    async def release(self) -> None:
+        """Let another process take over at once."""
+        await self._duty.release()
+
+    async def _any_wanted(self) -> bool:
+        async with self._db.read() as session:
+            return (await session.scalar(select(Endpoint.id).limit(1))) is not None
+
+    async def _settle(self) -> None:
         async with self._db.read() as session:
             query = select(Endpoint, Student, Job, Teacher).join(Student, Endpoint.student_id == Student.id)
             query = query.join(Job, Student.job_id == Job.id).join(Teacher, Job.teacher_id == Teacher.id)
             rows = (await session.execute(query.order_by(Endpoint.id))).tuples().all()
-        if not rows and not self._told:
-            return
         config = serve_config([self._served(*row) for row in rows if row[0].deleted_at is None], self._settings)
         wanted = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
         if self._is_quiet(wanted):

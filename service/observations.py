@@ -141,6 +141,7 @@ class Report(Wire):
     """An empty report is a heartbeat."""
 
     observations: list[AnyObservation] = Field(default_factory=list, max_length=2000)
+    writer: Count | None = Field(None, description="The order's; null is not checked.")
 
 
 class ReportAnswer(Wire):
@@ -159,6 +160,9 @@ class AttemptOrder(Wire):
     teacher_source: str = Field(description="'builtin:digits', or a folder's path inside the store.")
     store: str = Field(description="fsspec URL of the artifact store's root.")
     folder: StorePath = Field(description="The job's own folder inside the store.")
+    writer: Count = Field(
+        0, description="Number of this fetch of the order. Reports with the number of an earlier one are refused."
+    )
     acknowledged: int = Field(
         ge=0, description="Highest observation number stored so far; the next one is this plus 1."
     )

@@ -1,94 +1,160 @@
 """The reconciler: compares what is wanted with what Ray shows, and is the only one to change a status.
 
-Level-triggered: every tick looks at everything that is not settled, so a crash between two statements heals on the next
-tick, in this process or another. Each action is guarded by the status and attempt that it was decided on, and each call
-to Ray may be repeated, so several reconcilers on one PostgreSQL do no harm to each other.
+Level-triggered: what is due is claimed, decided on and looked at again, so a crash between two statements heals when
+its lease ends, in this process or another. Any number of reconcilers may run on one PostgreSQL: each works on what it
+has leased, calls Ray outside transactions, and writes only while the lease is its own.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import select, update
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service import attempts, jobs, nodes
+from service import attempts, jobs, nodes, queue
 from service.cluster import Cluster, ClusterUnavailable, RayCluster, RayJob
 from service.db import Database
-from service.decide import UNSEEN, Action, Conclude, Dispatch, Move, Stop, Submit, Unseen, decide
+from service.decide import UNSEEN, Action, Ask, Conclude, Move, Sight, Submit, Unseen, decide
 from service.deployments import Deployments
+from service.leases import Claim, DutyLease, JobLeases, anything_due
 from service.logs import configure_logging
 from service.settings import Settings
 from service.status import Reason, Status
 from service.tables import Attempt, Job
 
-NODES_SECONDS = 5.0
-"""Between looks at the cluster's machines."""
+BATCH = 500
+"""Jobs claimed at once."""
+
+CALLS = 8
+"""Jobs that are acted on at once, each with at most one call to Ray."""
+
+HOUSE_SECONDS = 5.0
+"""Between looks at the cluster's machines, and at what runs there without need."""
+
+SWEEP_IDS = 1_000
+"""Submissions looked up in one query."""
 
 log = structlog.get_logger(__name__)
 
-Seen = Mapping[str, RayJob] | Unseen
+
+@dataclass
+class View:
+    """What Ray showed when it was last asked."""
+
+    seen: Mapping[str, RayJob] | Unseen
+
+    def of(self, attempt: Attempt | None) -> Sight:
+        if isinstance(self.seen, Unseen) or attempt is None:
+            return UNSEEN
+        return self.seen.get(attempt.submission_id)
 
 
-class Reconciler:
-    """One loop over jobs and endpoints. `nudge()` makes it look at once instead of at the next tick."""
+class Loop:
+    """Does its work again and again; `nudge()` makes it go on at once instead of after the interval."""
 
-    def __init__(self, db: Database, cluster: Cluster, settings: Settings) -> None:
-        self.last_tick_seconds = 0.0
-        self.last_tick_at: float | None = None
-        self._db = db
-        self._cluster = cluster
-        self._settings = settings
-        self._deployments = Deployments(db, cluster, settings)
+    def __init__(self, name: str, work: Callable[[], Awaitable[None]], interval: float) -> None:
+        self.last_seconds = 0.0
+        self.last_at: float | None = None
+        self._name = name
+        self._work = work
+        self._interval = interval
         self._nudged = asyncio.Event()
-        self._swept: dict[str, datetime] = {}
-        self._reachable = True
-        self._nodes_seen_at: datetime | None = None
 
     def nudge(self) -> None:
-        """Something changed that is worth a look."""
         self._nudged.set()
 
     async def run(self) -> None:
-        """Tick until cancelled. No error of a tick ends the loop; it is logged, and the next tick tries again."""
+        """Until cancelled. No error ends the loop; it is logged, and the next turn tries again."""
         while True:
             self._nudged.clear()
             start = time.monotonic()
             try:
-                await self.tick()
+                await self._work()
             except Exception:
-                log.exception("reconcile.tick_failed")
-            self.last_tick_at = time.time()
-            self.last_tick_seconds = time.monotonic() - start
+                log.exception(f"{self._name}.tick_failed")
+            self.last_at = time.time()
+            self.last_seconds = time.monotonic() - start
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._nudged.wait(), self._settings.reconcile_interval)
+                await asyncio.wait_for(self._nudged.wait(), self._interval)
+
+
+class Reconciler:
+    """Two loops, one over jobs and one over endpoints, since Serve may keep its caller waiting for minutes."""
+
+    def __init__(self, db: Database, cluster: Cluster, settings: Settings) -> None:
+        self._db = db
+        self._cluster = cluster
+        self._settings = settings
+        self._leases = JobLeases(db, settings.lease_seconds)
+        self._house = DutyLease(db, "cluster", settings.lease_seconds)
+        self._deployments = Deployments(db, cluster, settings)
+        self._house_kept_at: datetime | None = None
+        self._swept: dict[str, datetime] = {}
+        self._reachable = True
+        self._calls = asyncio.Semaphore(CALLS)
+        self._signing_key: bytes | None = None
+        self._jobs = Loop("reconcile", self.tick_jobs, settings.reconcile_interval)
+        self._endpoints = Loop("deployments", self._deployments.tick, settings.reconcile_interval)
+
+    @property
+    def last_tick_seconds(self) -> float:
+        return self._jobs.last_seconds
+
+    @property
+    def last_tick_at(self) -> float | None:
+        return self._jobs.last_at
+
+    def nudge(self) -> None:
+        """Something changed that is worth a look."""
+        self._jobs.nudge()
+        self._endpoints.nudge()
+
+    async def run(self) -> None:
+        """Reconcile until cancelled; then give back what is held, so that another process can go on at once."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._jobs.run())
+                group.create_task(self._endpoints.run())
+        finally:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        try:
+            await self._leases.release_all()
+            await self._house.release()
+            await self._deployments.release()
+        except (SQLAlchemyError, OSError) as error:  # then the leases have to expire
+            log.warning("reconcile.left_without_release", error=type(error).__name__)
 
     async def tick(self) -> None:
-        """Look once at every unsettled job and every endpoint, and do what is due."""
-        async with self._db.read() as session:
-            work = bool(await jobs.unsettled(session))
-        if work:
-            # Ray is asked before the rows are read: what an attempt reported before it ended is then in the rows.
-            seen = await self._look()
-            if not isinstance(seen, Unseen):
-                await self._see_nodes()
-            async with self._db.read() as session:
-                rows = await jobs.unsettled(session)
-            for job in rows:
-                try:
-                    await self._settle(job.id, seen)
-                except ClusterUnavailable as error:
-                    log.warning("reconcile.cluster_unavailable", job=job.id, error=str(error))
-                except Exception:
-                    log.exception("reconcile.job_failed", job=job.id)
-            await self._sweep(seen)
+        """One turn of both loops."""
+        await self.tick_jobs()
         await self._deployments.tick()
 
-    async def _look(self) -> Seen:
+    async def tick_jobs(self) -> None:
+        """Admit who fits, then look at every job that is due, and do what is to be done."""
+        async with self._db.read() as session:
+            now = await self._db.now(session)
+            work = await anything_due(session, now)
+        kept_at = self._house_kept_at
+        if not work and kept_at is not None and now - kept_at < timedelta(seconds=HOUSE_SECONDS):
+            return
+        # Ray is asked before the rows are read: what an attempt reported before it ended is then in the rows.
+        view = View(await self._look())
+        if not isinstance(view.seen, Unseen):
+            await self._keep_house(view.seen, now)
+            await queue.admit(self._db, self._settings)
+        while await self._settle_batch(view) == BATCH:
+            pass
+
+    async def _look(self) -> Mapping[str, RayJob] | Unseen:
         try:
             seen = await self._cluster.jobs()
         except ClusterUnavailable as error:
@@ -101,106 +167,125 @@ class Reconciler:
         self._reachable = True
         return seen
 
-    async def _see_nodes(self) -> None:
+    async def _settle_batch(self, view: View) -> int:
+        """Claim jobs that are due and do what is to be done about them; returns how many there were."""
+        claim = await self._leases.claim(BATCH)
+        if not claim.jobs:
+            return 0
+        async with self._leases.kept(claim), asyncio.TaskGroup() as group:
+            busy = [job for job in claim.jobs if self._decide(job, claim.attempts.get(job.id), view, claim.now)]
+            idle = {job.id for job in claim.jobs} - {job.id for job in busy}
+            await self._leases.release(claim, idle)
+            if any(_forgotten(claim.attempts.get(job.id), view) for job in busy):
+                # Another process may have submitted it after Ray was asked. Now that it is leased, nobody can.
+                view.seen = await self._look()
+            for job in busy:
+                group.create_task(self._settle(job.id, claim, view))
+        return len(claim.jobs)
+
+    def _decide(self, job: Job, attempt: Attempt | None, view: View, now: datetime) -> Action | None:
+        return decide(job, attempt, view.of(attempt), now, self._settings)
+
+    async def _settle(self, job_id: str, claim: Claim, view: View) -> None:
+        """Act on one job until nothing is left to do about it without another look at Ray; then give it back."""
+        again = False
+        async with self._calls:
+            try:
+                while await self._step(job_id, claim.token, view):
+                    pass
+            except ClusterUnavailable as error:
+                log.warning("reconcile.cluster_unavailable", job=job_id, error=str(error))
+                view.seen, again = UNSEEN, True
+            except Exception:
+                log.exception("reconcile.job_failed", job=job_id)
+                again = True
+            await self._leases.release(claim, [job_id], again=again)
+
+    async def _step(self, job_id: str, lease: str, view: View) -> bool:
+        """Decide on the job's rows as they are now, and apply; whether it is worth deciding again at once."""
         async with self._db.read() as session:
+            job = await jobs.load(session, job_id)
+            attempt = await attempts.current(session, job)
             now = await self._db.now(session)
-        if self._nodes_seen_at is not None and now - self._nodes_seen_at < timedelta(seconds=NODES_SECONDS):
-            return
-        try:
-            seen = await self._cluster.nodes()
-        except ClusterUnavailable as error:
-            log.warning("reconcile.nodes_unseen", error=str(error))
-            return
-        async with self._db.write() as session:
-            await nodes.store(session, seen, now)
-        self._nodes_seen_at = now
-
-    async def _settle(self, job_id: str, seen: Seen) -> None:
-        """Decide and apply until there is nothing left to do about the job without another look at Ray."""
-        while True:
-            async with self._db.read() as session:
-                job = await jobs.load(session, job_id)
-                attempt = await attempts.current(session, job)
-                now = await self._db.now(session)
-            submission_id = attempt.submission_id if attempt is not None else ""
-            sight = UNSEEN if isinstance(seen, Unseen) else seen.get(submission_id)
-            action = decide(job, attempt, sight, now, self._settings)
-            if action is None or not await self._apply(action, job, attempt, now):
-                return
-
-    async def _apply(self, action: Action, job: Job, attempt: Attempt | None, now: datetime) -> bool:
-        """Carry out one action; whether it is worth deciding again at once."""
-        if isinstance(action, Dispatch):
-            return await self._dispatch(job, now)
+        action = self._decide(job, attempt, view, now)
+        if action is None or job.lease_token != lease:
+            return False
         if isinstance(action, Move):
             async with self._db.write() as session:
-                return await jobs.advance(session, job, action.to, action.reason, now, **_on_entry(action, job, now))
+                values = _on_entry(action, job, now)
+                return await jobs.advance(session, job, action.to, action.reason, now, lease=lease, **values)
         assert attempt is not None, "every other action is about an attempt"
         if isinstance(action, Conclude):
             async with self._db.write() as session:
-                return await _conclude(session, action, job, attempt, now)
+                return await _conclude(session, action, job, attempt, lease, now)
         if isinstance(action, Submit):
-            await self._submit(attempt, now)
+            await self._submit(attempt, lease, now)
+        elif isinstance(action, Ask):
+            async with self._db.write() as session:
+                await attempts.mark(session, attempt, lease, asked_at=now, asked_reason=action.reason)
         else:
-            await self._stop(action, attempt, now)
+            await self._stop(attempt, action.reason, lease, now)
         return False
 
-    async def _dispatch(self, job: Job, now: datetime) -> bool:
-        """Give the job a place on the cluster, if one is free: status and attempt are written before Ray is asked."""
-        async with self._db.write() as session:
-            await self._db.exclusive(session, "dispatch")
-            if await jobs.count_active(session) >= self._settings.max_running:
-                return False
-            number = job.attempt + 1
-            moved = await jobs.advance(
-                session, job, Status.STARTING, Reason.DISPATCHED, now, attempt=number, not_before=None
-            )
-            if not moved:
-                return False
-            attempt = await attempts.create(session, job.id, number, now)
-        await self._submit(attempt, now)
-        return False
-
-    async def _submit(self, attempt: Attempt, now: datetime) -> None:
+    async def _submit(self, attempt: Attempt, lease: str, now: datetime) -> None:
         """Hand the attempt to Ray. Its id is fixed, so a repeat after a crash adopts what the first one started."""
-        async with self._db.write() as session:
-            key = await attempts.signing_key(session)
+        if self._signing_key is None:
+            async with self._db.write() as session:
+                self._signing_key = await attempts.signing_key(session)
         env = {
             "FEWSTEP_URL": self._settings.resolved_public_url(),
             "FEWSTEP_ATTEMPT_ID": attempt.id,
-            "FEWSTEP_ATTEMPT_TOKEN": attempts.token(key, attempt.id),
+            "FEWSTEP_ATTEMPT_TOKEN": attempts.token(self._signing_key, attempt.id),
         }
         await self._cluster.submit(attempt.submission_id, env)
         log.info("reconcile.submitted", submission_id=attempt.submission_id)
         if attempt.submitted_at is None:
             async with self._db.write() as session:
-                await session.execute(update(Attempt).where(Attempt.id == attempt.id).values(submitted_at=now))
+                await attempts.mark(session, attempt, lease, submitted_at=now)
 
-    async def _stop(self, action: Stop, attempt: Attempt, now: datetime) -> None:
+    async def _stop(self, attempt: Attempt, reason: Reason, lease: str, now: datetime) -> None:
         async with self._db.write() as session:
-            asked = {"stop_asked_at": now, "stop_reason": action.reason}
-            await session.execute(update(Attempt).where(Attempt.id == attempt.id).values(**asked))
+            if not await attempts.mark(session, attempt, lease, stop_asked_at=now, stop_reason=reason):
+                return
         await self._cluster.stop(attempt.submission_id)
-        log.info("reconcile.stopped", submission_id=attempt.submission_id, reason=action.reason)
+        log.info("reconcile.stopped", submission_id=attempt.submission_id, reason=reason)
 
-    async def _sweep(self, seen: Seen) -> None:
+    async def _keep_house(self, seen: Mapping[str, RayJob], now: datetime) -> None:
+        """What one process does for all, every few seconds."""
+        if self._house_kept_at is not None and now - self._house_kept_at < timedelta(seconds=HOUSE_SECONDS):
+            return
+        async with self._house.held() as mine:
+            if mine:
+                try:
+                    machines = await self._cluster.nodes()
+                    async with self._db.write() as session:
+                        await nodes.store(session, machines, now)
+                    await self._sweep([job.submission_id for job in seen.values() if not job.over])
+                except ClusterUnavailable as error:
+                    log.warning("reconcile.house_not_kept", error=str(error))
+        self._house_kept_at = now
+
+    async def _sweep(self, alive: list[str]) -> None:
         """Stop what still runs on the cluster though its attempt ended a while ago, so that it wastes no machine."""
-        if isinstance(seen, Unseen):
-            return
-        alive = [job.submission_id for job in seen.values() if not job.over]
-        if not alive:
-            return
         patience = timedelta(seconds=self._settings.cancel_deadline)
+        left_over: list[str] = []
         async with self._db.read() as session:
             now = await self._db.now(session)
-            ended = Attempt.ended_at < now - patience
-            query = select(Attempt.submission_id).where(Attempt.submission_id.in_(alive), ended)
-            left_over = (await session.scalars(query)).all()
+            for i in range(0, len(alive), SWEEP_IDS):
+                some = Attempt.submission_id.in_(alive[i : i + SWEEP_IDS])
+                query = select(Attempt.submission_id).where(some, Attempt.ended_at < now - patience)
+                left_over += (await session.scalars(query)).all()
+        self._swept = {name: at for name, at in self._swept.items() if now - at < patience}
         for submission_id in left_over:
-            if now - self._swept.get(submission_id, now - patience) >= patience:
+            if submission_id not in self._swept:
                 self._swept[submission_id] = now
                 await self._cluster.stop(submission_id)
                 log.warning("reconcile.swept", submission_id=submission_id)
+
+
+def _forgotten(attempt: Attempt | None, view: View) -> bool:
+    """Whether the attempt was handed to Ray, which does not show it."""
+    return attempt is not None and attempt.submitted_at is not None and view.of(attempt) is None
 
 
 def _on_entry(action: Move, job: Job, now: datetime) -> dict[str, Any]:
@@ -208,20 +293,25 @@ def _on_entry(action: Move, job: Job, now: datetime) -> dict[str, Any]:
     if action.to is Status.RUNNING and job.started_at is None:
         return {"started_at": now}
     if action.reason is Reason.USER_RETRY:
-        fresh = {"losses": 0, "failures": 0, "not_before": None}
+        fresh = {"losses": 0, "failures": 0, "run_seconds": 0.0, "not_before": None}
         return {**fresh, "retries_done": job.retries_asked}
     return {}
 
 
-async def _conclude(session: AsyncSession, action: Conclude, job: Job, attempt: Attempt, now: datetime) -> bool:
-    values: dict[str, Any] = {}
-    if action.charge == "loss":
-        values["losses"] = job.losses + 1
-    elif action.charge == "failure":
-        values["failures"] = job.failures + 1
+async def _conclude(
+    session: AsyncSession, action: Conclude, job: Job, attempt: Attempt, lease: str, now: datetime
+) -> bool:
+    values: dict[str, Any] = {"run_seconds": job.run_seconds + (now - attempt.created_at).total_seconds()}
+    match action.charge:
+        case "loss":
+            values["losses"] = job.losses + 1
+        case "failure":
+            values["failures"] = job.failures + 1
+        case "preemption":
+            values["preemptions"] = job.preemptions + 1
     if action.delay:
         values["not_before"] = now + timedelta(seconds=action.delay)
-    moved = await jobs.advance(session, job, action.to, action.reason, now, detail=action.detail, **values)
+    moved = await jobs.advance(session, job, action.to, action.reason, now, detail=action.detail, lease=lease, **values)
     if moved:
         await attempts.end(session, attempt, action.reason, action.detail, now)
     return moved

@@ -38,7 +38,11 @@ class Attempt:
     def __init__(self, env: Mapping[str, str] = os.environ, transport: httpx.BaseTransport | None = None) -> None:
         self._url = f"{env['FEWSTEP_URL'].rstrip('/')}/v1/attempts/{env['FEWSTEP_ATTEMPT_ID']}"
         self._http = httpx.Client(
-            headers={"Authorization": f"Bearer {env['FEWSTEP_ATTEMPT_TOKEN']}", "Content-Type": "application/json"},
+            headers={
+                "Authorization": f"Bearer {env['FEWSTEP_ATTEMPT_TOKEN']}",
+                "Content-Type": "application/json",
+                **({"traceparent": env["TRACEPARENT"]} if "TRACEPARENT" in env else {}),
+            },
             timeout=10,
             trust_env=False,
             transport=transport,
@@ -80,6 +84,7 @@ class Reporter:
     def __init__(self, attempt: Attempt, order: AttemptOrder, interval: float = 0.5) -> None:
         """`interval`: seconds between reports; an empty one is a heartbeat and brings the wish."""
         self._attempt = attempt
+        self._head = b'{"writer":%d,"observations":[' % order.writer
         self._interval = interval
         self._last = self._stored = order.acknowledged
         self._wish = order.wish
@@ -155,4 +160,4 @@ class Reporter:
                 self._urgent = True  # the rest follows at once
                 break
             parts.append(part)
-        return b'{"observations":[' + b",".join(parts) + b"]}"
+        return self._head + b",".join(parts) + b"]}"

@@ -73,9 +73,9 @@ def script(folder: str = "jobs/x", steps: int = 4) -> list[dict[str, Any]]:
     ]
 
 
-def report(*said: dict[str, Any], start: int = 1) -> Report:
+def report(*said: dict[str, Any], start: int = 1, writer: int | None = None) -> Report:
     numbered = [{"seq": start + i, "at": 1_700_000_000.0 + i, **one} for i, one in enumerate(said)]
-    return Report.model_validate({"observations": numbered})
+    return Report.model_validate({"observations": numbered, "writer": writer})
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Driver:
     obeys: bool = True
     sends: int = 2
     said: int = 0
-    offset: int | None = None
+    writer: int | None = None
 
     @property
     def attempt_id(self) -> str:
@@ -99,10 +99,10 @@ class Driver:
         if self.process.status is not RayStatus.RUNNING:
             return
         try:
-            if self.offset is None:
+            if self.writer is None:
                 async with self.db.write() as session:
                     attempt, _ = await attempts.order(session, self.attempt_id)
-                self.offset = self.said = attempt.acknowledged
+                self.writer, self.said = attempt.writer, attempt.acknowledged
             if self.said == len(self.script):
                 self.process.status = RayStatus.SUCCEEDED
                 return
@@ -116,7 +116,7 @@ class Driver:
             self.process.status = RayStatus.SUCCEEDED
 
     async def _say(self, observation: dict[str, Any]) -> Wish:
-        body = report(observation, start=self.said + 1)
+        body = report(observation, start=self.said + 1, writer=self.writer)
         for _ in range(self.sends):
             async with self.db.write() as session:
                 answer = await attempts.report(session, self.attempt_id, body, await self.db.now(session))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.cluster import RayJob, RayStatus
-from service.decide import UNSEEN, Action, Conclude, Dispatch, Move, Sight, Stop, Submit, decide
+from service.decide import UNSEEN, Action, Ask, Conclude, Move, Sight, Stop, Submit, decide
 from service.settings import Settings
 from service.status import ACTIVE, TERMINAL, TRANSITIONS, Reason, Status, Wish
 from service.tables import Attempt, Job, Outcome
@@ -32,19 +32,24 @@ UNKNOWN = None
 
 
 def job(status: Status, wish: Wish = W.RUN, **changes: Any) -> Job:
-    values = {"wished_at": ago(5), "attempt": 1, "failures": 0, "max_failures": 0, "losses": 0}
-    return Job(status=status, wish=wish, **{**values, "retries_asked": 0, "retries_done": 0, **changes})
+    values = {"wished_at": ago(5), "attempt": 1, "failures": 0, "max_failures": 0, "losses": 0, "run_seconds": 0.0}
+    return Job(status=status, wish=wish, **{**values, "spec": {}, "retries_asked": 0, "retries_done": 0, **changes})
 
 
 def attempt(**changes: Any) -> Attempt:
-    return Attempt(**{"created_at": ago(10), "submitted_at": ago(10), "last_report_at": ago(1), "number": 1, **changes})
+    said = {"last_report_at": ago(1), "progressed_at": ago(1)}
+    return Attempt(**{"created_at": ago(10), "submitted_at": ago(10), "number": 1, **said, **changes})
 
 
-SILENT = {"last_report_at": None}
-LATE = {"last_report_at": None, "submitted_at": ago(61)}
+SILENT = {"last_report_at": None, "progressed_at": None}
+LATE = {**SILENT, "submitted_at": ago(61)}
+PREEMPTED = {"asked_at": ago(5), "asked_reason": R.PREEMPTED}
+TIMED_OUT = {"asked_at": ago(5), "asked_reason": R.TIME_LIMIT}
+LONG_ASKED = {"asked_at": ago(61), "created_at": ago(99)}
+MADE_ROOM = Conclude(S.QUEUED, R.PREEMPTED, charge="preemption")
+LIMIT = {"spec": {"time_limit_minutes": 10}}
 WAITING: list[tuple[Job, Action | None]] = [
-    (job(S.QUEUED), Dispatch()),
-    (job(S.QUEUED, not_before=ago(1)), Dispatch()),
+    (job(S.QUEUED), None),  # its turn is the queue's matter
     (job(S.QUEUED, not_before=ago(-1)), None),
     (job(S.QUEUED, W.CANCEL), Move(S.CANCELLED, R.USER_CANCEL)),
     (job(S.QUEUED, W.PAUSE), Move(S.PAUSED, R.USER_PAUSE)),
@@ -93,7 +98,9 @@ ON_CLUSTER: list[tuple[Job, Attempt, Sight, Action | None]] = [
     # failures of its own
     (job(S.RUNNING), attempt(**BROKEN), RUNNING, Conclude(S.FAILED, R.DIVERGED, "nan")),
     (job(S.RUNNING), attempt(**BROKEN), UNSEEN, Conclude(S.FAILED, R.DIVERGED, "nan")),
-    (job(S.RUNNING, max_failures=1), attempt(**BROKEN), KILLED, Conclude(S.QUEUED, R.DIVERGED, "nan", "failure")),
+    (job(S.RUNNING, max_failures=1), attempt(**BROKEN), KILLED, Conclude(S.QUEUED, R.DIVERGED, "nan", "failure", 1)),
+    (job(S.RUNNING, max_failures=9, failures=3), attempt(**BROKEN), UNSEEN,
+     Conclude(S.QUEUED, R.DIVERGED, "nan", "failure", 8)),
     (job(S.RUNNING, max_failures=1, failures=1), attempt(**BROKEN), KILLED, Conclude(S.FAILED, R.DIVERGED, "nan")),
     (job(S.RUNNING, W.CANCEL, max_failures=1), attempt(**BROKEN), KILLED, Conclude(S.CANCELLED, R.USER_CANCEL)),
     # stopped as it was asked to, and what is wished by now
@@ -117,6 +124,7 @@ ON_CLUSTER: list[tuple[Job, Attempt, Sight, Action | None]] = [
     (job(S.STARTING), attempt(**LATE), UNKNOWN, Conclude(S.QUEUED, R.CLUSTER_LOST, "", "loss", 1)),
     (job(S.RUNNING, losses=1), attempt(), KILLED, Conclude(S.QUEUED, R.DRIVER_DIED, "exit 137", "loss", 2)),
     (job(S.RUNNING), attempt(), ENDED, Conclude(S.QUEUED, R.DRIVER_DIED, "", "loss", 1)),
+    (job(S.RUNNING, losses=2), attempt(), KILLED, Conclude(S.QUEUED, R.DRIVER_DIED, "exit 137", "loss", 4)),
     (job(S.FINISHING, losses=3), attempt(), KILLED, Conclude(S.FAILED, R.TOO_MANY_LOSSES, "exit 137")),
     (job(S.RUNNING, W.CANCEL), attempt(), KILLED, Conclude(S.CANCELLED, R.USER_CANCEL)),
     (job(S.RUNNING, W.PAUSE), attempt(), UNKNOWN, Conclude(S.PAUSED, R.USER_PAUSE)),
@@ -132,20 +140,45 @@ ON_CLUSTER: list[tuple[Job, Attempt, Sight, Action | None]] = [
     (job(S.RUNNING, W.PAUSE), attempt(**FORCED), KILLED, Conclude(S.PAUSED, R.FORCED)),
     (job(S.RUNNING), attempt(**FORCED), KILLED, Conclude(S.QUEUED, R.USER_RESUME)),
     (job(S.STARTING, W.CANCEL), attempt(**FORCED | OVERDUE), PENDING, Conclude(S.CANCELLED, R.FORCED)),
-    # it says nothing any more
-    (job(S.RUNNING), attempt(created_at=ago(9999), last_report_at=ago(599)), RUNNING, None),
-    (job(S.RUNNING), attempt(created_at=ago(9999), last_report_at=ago(601)), RUNNING, Stop(R.STALLED)),
+    # it gets nowhere
+    (job(S.RUNNING), attempt(created_at=ago(9999), progressed_at=ago(599)), RUNNING, None),
+    (job(S.RUNNING), attempt(created_at=ago(9999), progressed_at=ago(601)), RUNNING, Stop(R.STALLED)),
+    (job(S.RUNNING, spec={"stall_minutes": 20}), attempt(progressed_at=ago(1199)), RUNNING, None),
+    (job(S.RUNNING, spec={"stall_minutes": 1}), attempt(progressed_at=ago(61)), RUNNING, Stop(R.STALLED)),
     (job(S.STARTING), attempt(created_at=ago(9999), submitted_at=ago(601), **SILENT), PENDING, Stop(R.STALLED)),
     (job(S.RUNNING), attempt(**STALLED), KILLED, Conclude(S.QUEUED, R.STALLED, "exit 137", "loss", 1)),
     (job(S.RUNNING), attempt(**STALLED | OVERDUE), RUNNING, Conclude(S.QUEUED, R.STALLED, "", "loss", 1)),
+    # it makes room for another: no fault of its own, whatever way it ends
+    (job(S.RUNNING), attempt(**PREEMPTED), RUNNING, None),
+    (job(S.RUNNING), attempt(**PREEMPTED | STOPPED), RUNNING, MADE_ROOM),
+    (job(S.RUNNING, losses=3), attempt(**PREEMPTED), KILLED, MADE_ROOM),
+    (job(S.STARTING), attempt(submitted_at=None, **PREEMPTED | SILENT), UNKNOWN, MADE_ROOM),
+    (job(S.RUNNING), attempt(**PREEMPTED | LONG_ASKED), RUNNING, Stop(R.FORCED)),
+    (job(S.FINISHING), attempt(**PREEMPTED | LONG_ASKED), RUNNING, None),
+    (job(S.RUNNING), attempt(**PREEMPTED | FORCED), KILLED, MADE_ROOM),
+    (job(S.RUNNING), attempt(**PREEMPTED | FORCED | OVERDUE), RUNNING, MADE_ROOM),
+    (job(S.RUNNING, W.CANCEL), attempt(**PREEMPTED | STOPPED), RUNNING, Conclude(S.CANCELLED, R.USER_CANCEL)),
+    (job(S.RUNNING, W.PAUSE), attempt(**PREEMPTED | STOPPED), RUNNING, Conclude(S.PAUSED, R.USER_PAUSE)),
+    (job(S.FINISHING), attempt(**PREEMPTED | DONE), RUNNING, Conclude(S.SUCCEEDED, R.EXPORTED)),
+    (job(S.RUNNING, max_failures=0), attempt(**PREEMPTED | BROKEN), RUNNING, Conclude(S.FAILED, R.DIVERGED, "nan")),
+    # its time is over
+    (job(S.RUNNING, **LIMIT), attempt(created_at=ago(599)), RUNNING, None),
+    (job(S.RUNNING, **LIMIT), attempt(created_at=ago(601)), RUNNING, Ask(R.TIME_LIMIT)),
+    (job(S.RUNNING, run_seconds=500.0, **LIMIT), attempt(created_at=ago(101)), RUNNING, Ask(R.TIME_LIMIT)),
+    (job(S.FINISHING, **LIMIT), attempt(created_at=ago(601)), RUNNING, Ask(R.TIME_LIMIT)),
+    (job(S.RUNNING, W.PAUSE, **LIMIT), attempt(created_at=ago(601)), RUNNING, None),
+    (job(S.RUNNING, **LIMIT), attempt(**TIMED_OUT), RUNNING, None),
+    (job(S.RUNNING, **LIMIT), attempt(**TIMED_OUT | STOPPED), RUNNING, Conclude(S.FAILED, R.TIME_LIMIT)),
+    (job(S.RUNNING, **LIMIT), attempt(**TIMED_OUT), KILLED, Conclude(S.FAILED, R.TIME_LIMIT)),
+    (job(S.FINISHING, **LIMIT), attempt(**TIMED_OUT | LONG_ASKED), RUNNING, Stop(R.FORCED)),
+    (job(S.RUNNING, **LIMIT), attempt(**TIMED_OUT | FORCED), KILLED, Conclude(S.FAILED, R.TIME_LIMIT)),
+    (job(S.RUNNING, W.CANCEL, **LIMIT), attempt(**TIMED_OUT | STOPPED), RUNNING, Conclude(S.CANCELLED, R.USER_CANCEL)),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("row", "action"), WAITING)
 @pytest.mark.parametrize("seen", [UNSEEN, UNKNOWN, KILLED])
-def test_off_the_cluster_ray_is_needed_to_dispatch_alone(row: Job, seen: Sight, action: Action | None) -> None:
-    if action == Dispatch() and seen is UNSEEN:
-        action = None
+def test_off_the_cluster_ray_is_not_needed(row: Job, seen: Sight, action: Action | None) -> None:
     assert decide(row, attempt(), seen, NOW, SETTINGS) == action
 
 
@@ -156,21 +189,23 @@ def test_on_the_cluster(row: Job, current: Attempt, seen: Sight, action: Action 
 
 def test_every_decision_is_a_move_that_the_state_machine_knows() -> None:
     """All statuses, wishes, outcomes, phases and sights, in all combinations."""
-    sights: list[Sight] = [UNSEEN, UNKNOWN, PENDING, RUNNING, ENDED, KILLED]
+    sights: list[Sight] = [UNSEEN, UNKNOWN, RUNNING, KILLED]
     stops: list[dict[str, Any]] = [{}, *({"stop_asked_at": ago(99), "stop_reason": r} for r in (R.FORCED, R.STALLED))]
+    asks: list[dict[str, Any]] = [{}, PREEMPTED, TIMED_OUT]
     tried = 0
-    for status, wish, outcome, phase, seen, stop, losses in product(
-        Status, Wish, [None, *Outcome], [None, "starting", "training", "evaluating"], sights, stops, [0, 3]
+    for status, wish, outcome, phase, seen, stop, ask, losses in product(
+        Status, Wish, [None, *Outcome], [None, "training", "evaluating"], sights, stops, asks, [0, 3]
     ):
         row = job(status, wish, losses=losses, wished_at=ago(99), retries_asked=1)
-        action = decide(row, attempt(outcome=outcome, phase=phase, created_at=ago(99), **stop), seen, NOW, SETTINGS)
+        current = attempt(outcome=outcome, phase=phase, created_at=ago(99), **stop, **ask)
+        action = decide(row, current, seen, NOW, SETTINGS)
         tried += 1
         if isinstance(action, Move | Conclude):
             assert action.to in TRANSITIONS[status]
-        if isinstance(action, Conclude | Stop | Submit):
+        if isinstance(action, Conclude | Ask | Stop | Submit):
             assert status in ACTIVE
-        if isinstance(action, Dispatch):
-            assert status is S.QUEUED
+        if isinstance(action, Conclude) and action.charge == "preemption":
+            assert current.asked_reason is R.PREEMPTED
         if status in TERMINAL:
             assert action is None or action == Move(S.QUEUED, R.USER_RETRY)
-    assert tried == 8 * 3 * 4 * 4 * 6 * 3 * 2
+    assert tried == 8 * 3 * 4 * 3 * 4 * 3 * 3 * 2

@@ -4,7 +4,7 @@ import pytest
 from fake_cluster import FakeCluster
 from fake_driver import report, student
 from service_fixtures import ClockedDatabase
-from world import Crash, Fuse, crashing
+from world import Crash, Fuse, FusedCluster, FusedDatabase
 
 from service import attempts, deployments, endpoints, jobs, students
 from service.cluster import ServeApp
@@ -133,18 +133,45 @@ async def test_a_crash_between_any_two_statements_heals(
     db: ClockedDatabase, settings: Settings, digits: Teacher
 ) -> None:
     made = await exported(db, digits)
-    for boundary in range(5):
+    for boundary in range(6):
         fuse = Fuse()
-        crashing_db, cluster = crashing(db, fuse)
+        cluster = FakeCluster()
         name = f"e{boundary}"
         await create(db, made, name)
         fuse.left = boundary
-        reconciler = Deployments(crashing_db, cluster, settings)
-        for _ in range(4):
+        db.wait(settings.lease_seconds + 1)
+        reconciler = Deployments(FusedDatabase(db, fuse), FusedCluster(cluster, fuse), settings)
+        for _ in range(5):
             try:
                 await reconciler.tick()
             except Crash:
-                reconciler = Deployments(crashing_db, cluster, settings)
+                reconciler = Deployments(db, cluster, settings)
+                await reconciler.tick()
+                assert await status(db, name) is not E.READY  # the dead one's duty has not run out
+                db.wait(settings.lease_seconds + 1)
             cluster.apps_become("RUNNING")
+        assert fuse.burnt
         assert await status(db, name) is E.READY
-        await crashing_db.close()
+
+
+async def test_one_process_tells_serve_and_another_takes_over(
+    db: ClockedDatabase, cluster: FakeCluster, settings: Settings, digits: Teacher
+) -> None:
+    made = await exported(db, digits)
+    await create(db, made, "fast")
+    first, second, third = (Deployments(db, cluster, settings) for _ in range(3))
+    for _ in range(3):
+        await first.tick()
+        await second.tick()
+    assert len(cluster.puts) == 1
+    await create(db, made, "plain")
+    await second.tick()
+    assert len(cluster.puts) == 1
+    db.wait(settings.lease_seconds + 1)  # the first is not heard of any more
+    await second.tick()
+    assert len(cluster.puts) == 2
+    await first.tick()
+    await second.release()
+    await third.tick()
+    await second.tick()
+    assert len(cluster.puts) == 3

@@ -1,8 +1,10 @@
 """A control plane, its cluster and its drivers, moved by hand, one round at a time."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from fake_cluster import FakeCluster
@@ -11,13 +13,13 @@ from service_fixtures import ClockedDatabase
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service import events, jobs, teachers
-from service.db import Database
+from service import events, idempotency, jobs, teachers
+from service.cluster import NodeSeen, RayJob, ServeApp
 from service.projects import DEFAULT
 from service.reconcile import Reconciler
 from service.settings import Settings
 from service.spec import JobSpec
-from service.status import TERMINAL, Reason, Status, Wish
+from service.status import ACTIVE, TERMINAL, Reason, Status, Wish
 from service.tables import Attempt, Event, Job, Metric, Student
 
 
@@ -27,46 +29,79 @@ class Crash(BaseException):
 
 @dataclass
 class Fuse:
-    """Dies at the n-th boundary between two statements; never, when n is not reached."""
+    """Where a process dies: at the n-th boundary between two of its statements; never, when n is not reached.
+
+    With `sleeps` it does not die but stands still there, until it is woken.
+    """
 
     left: int = -1
+    sleeps: bool = False
     burnt: bool = False
+    asleep: asyncio.Event = field(default_factory=asyncio.Event)
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def burn(self) -> None:
+    async def burn(self) -> None:
         self.left -= 1
         if self.left == -1:
             self.burnt = True
-            raise Crash
+            if not self.sleeps:
+                raise Crash
+            self.asleep.set()
+            await self.woken.wait()
 
 
-class CrashingDatabase(ClockedDatabase):
-    fuse: Fuse
+class FusedDatabase(ClockedDatabase):
+    """The same database, over the same connections, for a process with a fuse."""
+
+    def __init__(self, base: ClockedDatabase, fuse: Fuse) -> None:
+        self.__dict__.update(base.__dict__)
+        self.base = base
+        self.fuse = fuse
+
+    async def now(self, session: AsyncSession) -> datetime:
+        return await self.base.now(session)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
-        self.fuse.burn()
+        await self.fuse.burn()
         async with super().write() as session:
             yield session
-        self.fuse.burn()
+        await self.fuse.burn()
 
 
-class CrashingCluster(FakeCluster):
-    fuse: Fuse
+class FusedCluster:
+    """The same cluster, for a process with a fuse."""
+
+    def __init__(self, base: FakeCluster, fuse: Fuse) -> None:
+        self.base = base
+        self.fuse = fuse
 
     async def submit(self, submission_id: str, env: dict[str, str]) -> None:
-        self.fuse.burn()
-        await super().submit(submission_id, env)
-        self.fuse.burn()
+        await self.fuse.burn()
+        await self.base.submit(submission_id, env)
+        await self.fuse.burn()
+
+    async def jobs(self) -> dict[str, RayJob]:
+        return await self.base.jobs()
+
+    async def nodes(self) -> list[NodeSeen]:
+        return await self.base.nodes()
 
     async def stop(self, submission_id: str) -> None:
-        self.fuse.burn()
-        await super().stop(submission_id)
-        self.fuse.burn()
+        await self.fuse.burn()
+        await self.base.stop(submission_id)
+        await self.fuse.burn()
 
     async def apply_serve(self, config: dict[str, Any]) -> None:
-        self.fuse.burn()
-        await super().apply_serve(config)
-        self.fuse.burn()
+        await self.fuse.burn()
+        await self.base.apply_serve(config)
+        await self.fuse.burn()
+
+    async def serve_apps(self) -> dict[str, ServeApp]:
+        return await self.base.serve_apps()
+
+    async def close(self) -> None:
+        await self.base.close()
 
 
 class World:
@@ -79,15 +114,34 @@ class World:
         self.drivers = Drivers(db, cluster)
         self.restart()
 
-    def restart(self) -> None:
+    def restart(self, fuse: Fuse | None = None) -> None:
         """A new control-plane process: nothing is remembered but what is stored."""
-        self.reconciler = Reconciler(self.db, self.cluster, self.settings)
+        self.reconciler = self.plane(fuse)
+
+    def plane(self, fuse: Fuse | None = None) -> Reconciler:
+        """One more control-plane process."""
+        if fuse is None:
+            return Reconciler(self.db, self.cluster, self.settings)
+        return Reconciler(FusedDatabase(self.db, fuse), FusedCluster(self.cluster, fuse), self.settings)
 
     async def submit(self, **spec: Any) -> str:
         body = {"teacher": "digits", "method": {"kind": "progressive"}, **spec}
         async with self.db.write() as session:
             teacher = await teachers.find(session, DEFAULT, "digits")
             job = await jobs.submit(session, DEFAULT, JobSpec.model_validate(body), teacher, await self.db.now(session))
+        return job.id
+
+    async def submit_once(self, key: str, **spec: Any) -> str:
+        """Submit with an Idempotency-Key."""
+        async with self.db.write() as session:
+            now = await self.db.now(session)
+            known: str | None = await idempotency.claim(self.db, session, DEFAULT, key, "same", now)
+            if known is not None:
+                return known
+            teacher = await teachers.find(session, DEFAULT, "digits")
+            body = {"teacher": "digits", "method": {"kind": "progressive"}, **spec}
+            job = await jobs.submit(session, DEFAULT, JobSpec.model_validate(body), teacher, now)
+            await idempotency.remember(session, DEFAULT, key, "same", job.id, now)
         return job.id
 
     async def wish(self, job_id: str, wish: Wish) -> None:
@@ -139,6 +193,9 @@ class World:
         assert [attempt.number for attempt in tries] == list(range(1, job.attempt + 1))
         assert all(attempt.ended_at is not None for attempt in tries[:-1])
         assert (job.finished_at is not None) == (job.status in TERMINAL)
+        assert job.look_at is not None or not _needs_a_look(job), f"{job.status}, wish {job.wish}: nobody looks at it"
+        reasons = [attempt.reason for attempt in tries]
+        assert job.preemptions == reasons.count(Reason.PREEMPTED)
         assert [row.step for row in metrics] == list(range(1, len(metrics) + 1))
         alive = [process.submission_id for process in self.cluster.started if process.alive]
         assert len(alive) == len(set(alive)), "an attempt runs twice at once"
@@ -154,9 +211,7 @@ class World:
             return (await session.execute(select(func.count()).select_from(table))).scalar_one()
 
 
-def crashing(db: Database, fuse: Fuse) -> tuple[CrashingDatabase, CrashingCluster]:
-    """The same database, and a new cluster, with the fuse between any two of their statements."""
-    database = CrashingDatabase(db.url.render_as_string(hide_password=False))
-    cluster = CrashingCluster()
-    database.fuse = cluster.fuse = fuse
-    return database, cluster
+def _needs_a_look(job: Job) -> bool:
+    if job.status in TERMINAL:
+        return job.retries_asked > job.retries_done
+    return job.status in ACTIVE or job.wish is not (Wish.PAUSE if job.status is Status.PAUSED else Wish.RUN)
