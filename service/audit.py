@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from service.db import insert_rows
 from service.ids import new_id
 from service.tables import AuditEntry
 
@@ -56,10 +57,8 @@ async def record(
     now: datetime,
 ) -> None:
     """Write down a deed ('job.submit' and the job's id), in its transaction."""
-    entry = AuditEntry(id=new_id("aud"), at=now, project_id=project_id, key_id=key_id, action=action, target=target)
-    entry.data, entry.request_id = data, request_id
-    session.add(entry)
-    await session.flush()
+    entry = {"id": new_id("aud"), "at": now, "project_id": project_id, "key_id": key_id, "action": action}
+    await insert_rows(session, AuditEntry, [{**entry, "target": target, "data": data, "request_id": request_id}])
 
 
 async def seal(session: AsyncSession, now: datetime) -> int:
@@ -81,6 +80,11 @@ async def seal(session: AsyncSession, now: datetime) -> int:
     return len(sealed)
 
 
+async def unsealed(session: AsyncSession) -> int:
+    """How many entries wait to be chained."""
+    return (await session.execute(select(func.count()).where(AuditEntry.seq.is_(None)))).scalar_one()
+
+
 async def last(session: AsyncSession) -> Head:
     """The end of the chain as it is stored."""
     newest = select(AuditEntry.seq, AuditEntry.sha256).where(AuditEntry.seq.is_not(None))
@@ -91,7 +95,6 @@ async def last(session: AsyncSession) -> Head:
 async def verify(session: AsyncSession, kept: Head | None = None) -> Verdict:
     """Recompute the chain from its start, and compare it with a head that was `kept` elsewhere."""
     head, problem = Head(), None
-    unsealed = (await session.execute(select(func.count()).where(AuditEntry.seq.is_(None)))).scalar_one()
     while problem is None:
         following = select(AuditEntry).where(AuditEntry.seq > head.seq).order_by(AuditEntry.seq).limit(BATCH)
         rows = (await session.scalars(following.execution_options(populate_existing=True))).all()
@@ -104,7 +107,7 @@ async def verify(session: AsyncSession, kept: Head | None = None) -> Verdict:
             head = Head(head.seq + 1, str(row.sha256))
     if problem is None and kept is not None and kept.seq > head.seq:
         problem = f"The log ends at entry {head.seq}, and entry {kept.seq} was kept: its end was cut off."
-    return Verdict(head, unsealed, problem)
+    return Verdict(head, await unsealed(session), problem)
 
 
 async def page(
