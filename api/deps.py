@@ -131,7 +131,7 @@ def page(rows: Sequence[Row], limit: int, view: Callable[[Row], View], key: Call
 class Write:
     """One write by a key: one transaction, that ends with its row of the audit log, and then a nudge."""
 
-    def __init__(self, request: Request, behind: Behind, caller: Annotated[Caller, Depends(authenticate)]) -> None:
+    def __init__(self, request: Request, behind: Services, caller: Caller) -> None:
         self.request = request
         self.behind = behind
         self.caller = caller
@@ -171,7 +171,11 @@ class Write:
         )
 
 
-Writing = Annotated[Write, Depends()]
+async def _write(request: Request, behind: Behind, caller: Annotated[Caller, Depends(authenticate)]) -> Write:
+    return Write(request, behind, caller)
+
+
+Writing = Annotated[Write, Depends(_write)]
 Made = tuple[str, BaseModel]
 Make = Callable[[AsyncSession, datetime], Awaitable[Made]]
 
@@ -179,17 +183,7 @@ Make = Callable[[AsyncSession, datetime], Awaitable[Made]]
 class Create:
     """One create, in one transaction, answered 201 or 202 with `Location`; repeated under one key, done once."""
 
-    def __init__(
-        self,
-        write: Writing,
-        idempotency_key: Annotated[
-            str | None,
-            Header(
-                pattern=r"^[!-~]{1,200}$",
-                description="A text of your choice; a repeat with the same key and body gets the first one's answer.",
-            ),
-        ] = None,
-    ) -> None:
+    def __init__(self, write: Write, idempotency_key: str | None) -> None:
         self._write = write
         self._key = idempotency_key
 
@@ -216,6 +210,22 @@ class Create:
         request = self._write.request
         url = f"{request.method} {request.url.path}\n".encode()
         return hashlib.sha256(url + await request.body()).hexdigest()
+
+
+_IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        pattern=r"^[!-~]{1,200}$",
+        description="A text of your choice; a repeat with the same key and body gets the first one's answer.",
+    ),
+]
+
+
+async def _create(write: Writing, idempotency_key: _IdempotencyKey = None) -> Create:
+    return Create(write, idempotency_key)
+
+
+Creating = Annotated[Create, Depends(_create)]  # a class that is depended on itself is made in a thread
 
 
 def _hidden(view: BaseModel) -> dict[str, None]:

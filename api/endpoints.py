@@ -1,14 +1,13 @@
 """Endpoints: serve a student under a name, watch it come up, take it down."""
 
 from datetime import datetime
-from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from api import problems
-from api.deps import After, Behind, Create, Limit, Made, Member, Services, Viewer, Writing, page
+from api.deps import After, Behind, Creating, Limit, Made, Member, Services, Viewer, Writing, page
 from api.schemas import EndpointCreate, EndpointView, Page
 from service import endpoints, students
 from service.endpoints import Pair
@@ -18,9 +17,7 @@ router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"])
 
 
 @router.post("", status_code=202, response_model=EndpointView, responses=problems.declared(400, 409))
-async def create_endpoint(
-    body: EndpointCreate, caller: Member, behind: Behind, create: Annotated[Create, Depends()]
-) -> Response:
+async def create_endpoint(body: EndpointCreate, caller: Member, behind: Behind, create: Creating) -> Response:
     """Serve a student; `ready` once it is loaded and warm."""
 
     async def make(session: AsyncSession, now: datetime) -> Made:

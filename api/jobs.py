@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from api import problems
-from api.deps import After, Behind, Create, Limit, Made, Member, Viewer, Write, Writing, page
+from api.deps import After, Behind, Creating, Limit, Made, Member, Viewer, Write, Writing, page
 from api.schemas import AttemptView, JobView, Page, Validation
 from service import jobs, listing, projects, queue, students, teachers
 from service.auth import Caller
@@ -24,7 +24,7 @@ Text = Annotated[str | None, Query(max_length=200, pattern=r"^[A-Za-z0-9._-]+$")
 
 
 @router.post("/jobs", status_code=202, response_model=JobView, responses=problems.declared(400, 409))
-async def submit_job(spec: JobSpec, caller: Member, create: Annotated[Create, Depends()]) -> Response:
+async def submit_job(spec: JobSpec, caller: Member, create: Creating) -> Response:
     """Queue a distillation job."""
 
     async def make(session: AsyncSession, now: datetime) -> Made:

@@ -3,12 +3,12 @@
 from datetime import datetime, timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from api import problems
-from api.deps import Admin, After, Behind, Create, Limit, Made, Writing, page
+from api.deps import Admin, After, Behind, Creating, Limit, Made, Writing, page
 from api.schemas import KeyCreate, KeyView, NewKey, Page
 from service import auth, projects
 from service.errors import InvalidRequest, Pointer
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 
 @router.post("", status_code=201, response_model=NewKey, responses=problems.declared(409))
-async def create_key(body: KeyCreate, caller: Admin, create: Annotated[Create, Depends()]) -> Response:
+async def create_key(body: KeyCreate, caller: Admin, create: Creating) -> Response:
     """Make a key. It is shown in this answer alone: not even a repeat with the same Idempotency-Key shows it again."""
 
     async def make(session: AsyncSession, now: datetime) -> Made:
@@ -49,6 +49,8 @@ async def list_keys(
 
 @router.delete("/{key_id}", responses=problems.declared(409))
 async def revoke_key(key_id: str, caller: Admin, write: Writing) -> KeyView:
-    """End a key at once. 409 for the last administrator's key that never expires."""
+    """End a key, within a second. 409 for the last administrator's key that never expires."""
     async with write(key_id) as (session, now):
-        return KeyView.model_validate(await auth.revoke(session, key_id, now))
+        revoked = await auth.revoke(session, key_id, now)
+    write.behind.keyring.forget()
+    return KeyView.model_validate(revoked)

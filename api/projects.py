@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from api import problems
-from api.deps import Admin, After, Behind, Create, Limit, Made, Viewer, Writing, page
+from api.deps import Admin, After, Behind, Creating, Limit, Made, Viewer, Writing, page
 from api.schemas import Page, ProjectChange, ProjectCreate, ProjectView, UsageView
 from service import projects
 from service.auth import Caller
@@ -21,7 +20,7 @@ router = APIRouter(prefix="/v1/projects", tags=["projects"])
 
 
 @router.post("", status_code=201, response_model=ProjectView, responses=problems.declared(409))
-async def create_project(body: ProjectCreate, caller: Admin, create: Annotated[Create, Depends()]) -> Response:
+async def create_project(body: ProjectCreate, caller: Admin, create: Creating) -> Response:
     """Make a project; its first key comes from POST /v1/keys."""
 
     async def make(session: AsyncSession, now: datetime) -> Made:

@@ -1,15 +1,14 @@
 """Teachers: register a diffusers folder of the store, list, read."""
 
 from datetime import datetime
-from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from api import problems
-from api.deps import After, Behind, Create, Limit, Made, Member, Viewer, page
+from api.deps import After, Behind, Creating, Limit, Made, Member, Viewer, page
 from api.schemas import Page, TeacherCreate, TeacherView
 from service import teachers
 
@@ -17,9 +16,7 @@ router = APIRouter(prefix="/v1/teachers", tags=["teachers"])
 
 
 @router.post("", status_code=201, response_model=TeacherView, responses=problems.declared(400, 409))
-async def register_teacher(
-    body: TeacherCreate, caller: Member, behind: Behind, create: Annotated[Create, Depends()]
-) -> Response:
+async def register_teacher(body: TeacherCreate, caller: Member, behind: Behind, create: Creating) -> Response:
     """Check a diffusers folder and register it. Safetensors only; nothing of it is run."""
     facts = await run_in_threadpool(teachers.inspect, behind.store, body.source)
 

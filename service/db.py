@@ -11,15 +11,15 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, event, func, make_url, select
+from sqlalchemy import Connection, Engine, Insert, Table, event, func, insert, make_url, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import IntegrityError, InvalidatePoolError
@@ -158,6 +158,16 @@ async def insert_once(
     else:
         statement = statement.on_conflict_do_nothing(index_elements=unique)
     await session.execute(statement, rows)
+
+
+async def insert_rows(session: AsyncSession, table: type[Row], rows: Sequence[dict[str, Any]]) -> None:
+    """Insert rows that nobody reads back as objects: what the ORM would do about each costs more than the insert."""
+    await (await session.connection()).execute(_insert_into(table), rows)
+
+
+@cache
+def _insert_into(table: type[Row]) -> Insert:
+    return insert(cast(Table, table.__table__))
 
 
 def is_duplicate(error: IntegrityError) -> bool:

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import outbox
+from service.db import insert_rows
 from service.status import Reason, Status
 from service.tables import Event, Job, Log
 
@@ -43,7 +44,7 @@ async def append(
 ) -> None:
     """Append an event, and its deliveries, under a number that the caller took from the job's row."""
     row = {"job_id": job_id, "seq": seq, "at": now, "type": type, "status": status, "reason": reason}
-    await session.execute(insert(Event), [{**row, "message": message, "data": data or {}}])
+    await insert_rows(session, Event, [{**row, "message": message, "data": data or {}}])
     await outbox.announce(session, job_id, seq, type, message, now, status, reason, data or {})
 
 

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import events
+from service.db import insert_rows
 from service.errors import Conflict, NotFound
 from service.ids import is_id, new_id
 from service.spec import JobSpec
@@ -47,7 +48,7 @@ async def submit(session: AsyncSession, project_id: str, spec: JobSpec, teacher:
     await session.flush()
     kinds = sorted(set(job.methods.split()))
     rows = [{"project_id": project_id, "kind": kind, "job_id": job.id, "status": job.status} for kind in kinds]
-    await session.execute(insert(JobMethod), rows)
+    await insert_rows(session, JobMethod, rows)
     message = REASONS[job.reason]
     await events.append(session, job.id, 1, "status", message, now, status=job.status, reason=job.reason)
     return job

@@ -29,7 +29,7 @@ async def page(
     `teacher` is a name or an id.
     """
     filters: list[ColumnElement[bool]] = []
-    if teacher is not None and is_id(teacher, "tch"):
+    if teacher is not None and is_id(teacher, "tea"):
         filters.append(Job.teacher_id == teacher)
         teacher = await session.scalar(select(Teacher.name).where(Teacher.id == teacher))
         if teacher is None:
