@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -17,8 +18,10 @@ from api import render
 from api.client import Client, ServerError
 from api.render import console
 from service.db import upgrade
-from service.settings import Settings
+from service.errors import StoreUnavailable
+from service.settings import Settings, WrongSetting, load, shown
 from service.status import Status
+from service.storage import Storage
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 jobs = typer.Typer(no_args_is_help=True, help="Submit and follow distillation jobs.")
@@ -26,12 +29,14 @@ students = typer.Typer(no_args_is_help=True, help="The students that jobs left."
 endpoints = typer.Typer(no_args_is_help=True, help="Hosted students.")
 teachers = typer.Typer(no_args_is_help=True, help="Registered teachers.")
 db = typer.Typer(no_args_is_help=True, help="The database.")
+store = typer.Typer(no_args_is_help=True, help="The artifact store.")
 for name, group in (
     ("jobs", jobs),
     ("students", students),
     ("endpoints", endpoints),
     ("teachers", teachers),
     ("db", db),
+    ("store", store),
 ):
     app.add_typer(group, name=name)
 
@@ -41,13 +46,19 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 @contextmanager
 def server() -> Iterator[Client]:
     """A client whose errors end the command with one sentence."""
-    with Client() as client:
-        try:
+    try:
+        with Client() as client:
             yield client
-        except ServerError as error:
-            fail(str(error))
-        except TimeoutError as error:
-            fail(str(error))
+    except (ServerError, TimeoutError, WrongSetting) as error:
+        fail(str(error))
+
+
+def operator_settings() -> Settings:
+    """The settings; wrong ones end the command with one sentence."""
+    try:
+        return load()
+    except WrongSetting as error:
+        fail(str(error))
 
 
 def fail(message: str) -> NoReturn:
@@ -71,11 +82,29 @@ def up() -> None:
     os.execv(sys.executable, [sys.executable, "-m", "deploy.local"])
 
 
+@app.command("settings")
+def show_settings(as_json: Json = False) -> None:
+    """Every setting as it is here and now, and where it comes from; secrets are starred."""
+    found = list(shown(operator_settings()))
+    print_json({"settings": [asdict(one) for one in found]}) if as_json else console.print(render.settings_table(found))
+
+
 @db.command("upgrade")
 def db_upgrade() -> None:
     """Bring the database's schema to this version."""
-    upgrade(Settings())
+    upgrade(operator_settings())
     console.print("The database is up to date.")
+
+
+@store.command("create")
+def store_create() -> None:
+    """Make the folder, or the bucket, that artifacts go to; one that exists is left as it is."""
+    storage = Storage(operator_settings().resolved_store_url())
+    try:
+        storage.create()
+    except StoreUnavailable as error:
+        fail(error.detail)
+    console.print(f"Artifacts go to {storage.url}.", highlight=False)
 
 
 @app.command()

@@ -20,7 +20,7 @@ from api.schemas import (
     TeacherView,
 )
 from service.images import ImagesAnswer
-from service.settings import Settings
+from service.settings import load
 from service.status import TERMINAL, Status
 
 
@@ -51,11 +51,11 @@ class Client:
     """Speaks to one server with one key.
 
     `url` and `key` default to `FEWSTEP_URL` and `FEWSTEP_API_KEY`, then to the embedded default's address and key file.
-    Every method raises `ServerError`.
+    Every method raises `ServerError`; making one raises `WrongSetting` where a variable is wrong.
     """
 
     def __init__(self, url: str | None = None, key: str | None = None, timeout: float = 60) -> None:
-        settings = Settings()
+        settings = load()
         self.url = (url or os.environ.get("FEWSTEP_URL") or settings.resolved_public_url()).rstrip("/")
         key = key or os.environ.get("FEWSTEP_API_KEY")
         if key is None and settings.api_key_file().exists():

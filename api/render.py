@@ -5,11 +5,13 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from api.schemas import EndpointView, JobView, MethodView, StudentView, TeacherView
 from service.observations import Figures
+from service.settings import Shown
 
 console = Console(width=None if sys.stdout.isatty() else 160)
 COLOURS = {"succeeded": "green", "ready": "green", "failed": "red", "cancelled": "yellow", "paused": "yellow"}
@@ -112,6 +114,13 @@ def methods_table(methods: Iterable[MethodView]) -> Table:
     out = table("KIND", "FAMILY", "PAPER", "DATA", "WHAT IT DOES")
     for method in methods:
         out.add_row(method.kind, method.family, method.paper, method.data_need, method.summary)
+    return out
+
+
+def settings_table(settings: Iterable[Shown]) -> Table:
+    out = table("SETTING", "VALUE", "SOURCE")
+    for setting in settings:
+        out.add_row(setting.name, escape(setting.value), escape(setting.source))
     return out
 
 

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from deploy.child import Child, Session, end, survivors
 from deploy.head import READY, Head, port_is_free
-from service.settings import PREFIX, Settings, variable_of
+from service.settings import PREFIX, Settings, WrongSetting, load, variable_of
 
 State = dict[str, Any]
 """The content of `up.json`: pid, url, gateway_url, ray_url, api_key_file and the children's pids."""
@@ -221,7 +221,7 @@ def main() -> None:
         console.print("Ctrl-C stops everything.")
 
     try:
-        platform = Platform(Settings(), console.print, ready)
+        platform = Platform(load(), console.print, ready)
 
         def stop(_number: int, _frame: FrameType | None) -> None:
             platform.stop.set()
@@ -229,7 +229,7 @@ def main() -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, stop)
         platform.run()
-    except (CannotStart, ValueError) as error:
+    except (CannotStart, WrongSetting) as error:
         console.print(str(error), style="red", markup=False)
         raise SystemExit(1) from None
 

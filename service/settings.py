@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -117,6 +117,15 @@ class Settings(BaseSettings):
         return self.resolved_home() / "api_key"
 
 
+def load() -> Settings:
+    """The settings, or WrongSetting, which names the variables that are wrong and says why."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = [f"{variable_of(str(one['loc'][0]))}: {one['msg']}, not {one['input']!r}." for one in error.errors()]
+        raise WrongSetting(" ".join(wrong)) from error
+
+
 @dataclass(frozen=True)
 class Shown:
     """A setting as it may be shown to anybody: without its secrets. `source`: default, environment or a file."""
@@ -127,8 +136,10 @@ class Shown:
 
 
 def shown(settings: Settings) -> Iterator[Shown]:
-    """Every setting, and where it comes from."""
-    for name, value in settings:
+    """Every setting, and where it comes from. One that is empty is shown as what stands for it."""
+    for name, given in settings:
+        stand_in = getattr(settings, f"resolved_{name}", None)
+        value = stand_in() if stand_in is not None else given
         variable = variable_of(name)
         path = os.environ.get(variable + FILE)
         source = f"file {path}" if path else f"environment {variable}" if variable in os.environ else "default"
