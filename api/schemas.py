@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.observations import Figures
 from service.spec import JobSpec, Name, Strict
 from service.status import Reason, Role, Status, Wish
+from service.tables import DeliveryStatus
+from service.webhooks import EventType
 
 
 class Answer(BaseModel):
@@ -296,6 +298,42 @@ class ChainView(Answer):
     sha256: str = Field(description="That entry's hash.")
     unsealed: int = Field(description="Entries of this moment, which are not in the chain yet.")
     problem: str | None = Field(description="What is wrong with the first bad entry.")
+
+
+class WebhookCreate(Strict):
+    url: str = Field(min_length=1, max_length=2000, description="http:// or https://, at a public address.")
+    events: list[EventType] = Field(
+        default_factory=list, max_length=50, description="Only events of these types; empty: all."
+    )
+
+
+class WebhookView(Answer):
+    object: Literal["webhook"] = "webhook"
+    id: str
+    url: str
+    events: list[EventType] = Field(description="Empty: all.")
+    created_at: datetime
+
+
+class NewWebhook(WebhookView):
+    secret: ShownOnce = Field(description="Checks the signatures, as Standard Webhooks say; keep it now.")
+
+
+class DeliveryView(Answer):
+    """One event on its way to one webhook."""
+
+    object: Literal["delivery"] = "delivery"
+    id: str = Field(description="Sent as `webhook-id`; the same at every try, so that receivers can drop repeats.")
+    webhook_id: str
+    type: EventType | Literal["webhook.test"]
+    payload: dict[str, Any] = Field(description="The body that is sent.")
+    status: DeliveryStatus = Field(description="`dead`: no try is left; a replay starts anew.")
+    attempts: int = Field(description="Tries since it was made or last replayed.")
+    created_at: datetime
+    due_at: datetime | None = Field(description="When it is tried next; null: it is over.")
+    last_status: int | None = Field(description="HTTP status of the last try; null: there was no answer.")
+    last_error: str | None = Field(description="What was wrong with the last try.")
+    delivered_at: datetime | None
 
 
 class Version(Answer):

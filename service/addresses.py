@@ -12,6 +12,8 @@ import httpx
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 """(host, port) -> its IP addresses, each once. OSError when there are none."""
 
+LOOKUP_SECONDS = 5.0
+
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 _TUNNEL = ipaddress.ip_network("2002::/16")  # 6to4: an IPv4 address in disguise, private ones included
 _PROTOCOLS = ipaddress.ip_network("192.0.0.0/24")  # some clouds keep their metadata service here
@@ -47,7 +49,7 @@ def parse(url: str) -> httpx.URL:
     """The URL, when it has the form of one that may be called. Refused."""
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise Refused(f"This is not a URL ({error}).") from error
     if parsed.scheme not in ("http", "https"):
         raise Refused("Only http:// and https:// URLs can be called.")
@@ -69,7 +71,10 @@ async def checked(url: httpx.URL, allow_private: bool, resolve: Resolve = resolv
     """
     host = url.raw_host.decode("ascii")
     try:
-        found = await resolve(host, url.port or (443 if url.scheme == "https" else 80))
+        async with asyncio.timeout(LOOKUP_SECONDS):
+            found = await resolve(host, url.port or (443 if url.scheme == "https" else 80))
+    except TimeoutError as error:
+        raise Refused(f"The host {host} was not found within {LOOKUP_SECONDS:g} seconds.") from error
     except (OSError, UnicodeError) as error:
         raise Refused(f"The host {host} cannot be found ({error}).") from error
     private = [address for address in found if not is_public(address)]

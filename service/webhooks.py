@@ -70,13 +70,14 @@ async def page(session: AsyncSession, project_id: str, *, limit: int, after: str
     return (await session.scalars(query.order_by(Webhook.id.desc()).limit(limit + 1))).all()
 
 
-async def delete(session: AsyncSession, project_id: str, webhook_id: str, now: datetime) -> None:
+async def delete(session: AsyncSession, project_id: str, webhook_id: str, now: datetime) -> Webhook:
     """From here on nothing is sent to it, not even what was waiting to be tried again. NotFound."""
     webhook = await get(session, project_id, webhook_id)
     await session.execute(update(Webhook).where(Webhook.id == webhook.id).values(deleted_at=now))
     over: dict[str, Any] = {"status": DeliveryStatus.DEAD, "due_at": None, "last_error": "The webhook was deleted."}
     waiting = (Delivery.webhook_id == webhook.id) & Delivery.due_at.is_not(None)
     await session.execute(update(Delivery).where(waiting).values(lease_token=None, lease_expires_at=None, **over))
+    return webhook
 
 
 async def signing_key(session: AsyncSession) -> bytes:
