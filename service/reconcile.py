@@ -22,9 +22,11 @@ from service import attempts, jobs, nodes, queue
 from service.cluster import Cluster, ClusterUnavailable, RayCluster, RayJob
 from service.db import Database
 from service.decide import UNSEEN, Action, Ask, Conclude, Move, Sight, Submit, Unseen, decide
+from service.deliver import Deliverer
 from service.deployments import Deployments
 from service.leases import Claim, DutyLease, JobLeases, anything_due
 from service.logs import configure_logging
+from service.meters import Meters
 from service.settings import Settings
 from service.status import Reason, Status
 from service.tables import Attempt, Job
@@ -318,12 +320,14 @@ async def _conclude(
 
 
 async def main(settings: Settings) -> None:
-    """Run the reconciler alone, until it is cancelled."""
+    """Run the reconciler alone, and a sender of webhooks beside it, until it is cancelled."""
     db = Database(settings.resolved_database_url())
     await db.open()
     cluster = RayCluster(settings)
     try:
-        await Reconciler(db, cluster, settings).run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(Reconciler(db, cluster, settings).run())
+            group.create_task(Deliverer(db, settings, Meters()).run())
     finally:
         await cluster.close()
         await db.close()
