@@ -1,25 +1,21 @@
 """The command line: `fewstep`. Speaks to the server at `FEWSTEP_URL` with `FEWSTEP_API_KEY`, or to the embedded one."""
 
 import base64
-import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 import yaml
-from pydantic import BaseModel
 
-from api import render
-from api.client import Client, ServerError
+from api import cli_webhooks, render
+from api.command import Json, fail, operator_settings, print_json, server
 from api.render import console
 from service.db import upgrade
 from service.errors import StoreUnavailable
-from service.settings import Settings, WrongSetting, load, shown
+from service.settings import shown
 from service.status import Status
 from service.storage import Storage
 
@@ -37,43 +33,9 @@ for name, group in (
     ("teachers", teachers),
     ("db", db),
     ("store", store),
+    ("webhooks", cli_webhooks.webhooks),
 ):
     app.add_typer(group, name=name)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-
-
-@contextmanager
-def server() -> Iterator[Client]:
-    """A client whose errors end the command with one sentence."""
-    try:
-        with Client() as client:
-            yield client
-    except (ServerError, TimeoutError, WrongSetting) as error:
-        fail(str(error))
-
-
-def operator_settings() -> Settings:
-    """The settings; wrong ones end the command with one sentence."""
-    try:
-        return load()
-    except WrongSetting as error:
-        fail(str(error))
-
-
-def fail(message: str) -> NoReturn:
-    console.print(f"[red]error[/] {message}", soft_wrap=True, highlight=False)
-    raise typer.Exit(1)
-
-
-def print_json(value: BaseModel | Iterable[BaseModel] | dict[str, Any]) -> None:
-    if isinstance(value, BaseModel):
-        data: Any = value.model_dump(mode="json")
-    elif isinstance(value, dict):
-        data = value
-    else:
-        data = [entry.model_dump(mode="json") for entry in value]
-    sys.stdout.write(json.dumps(data, indent=2) + "\n")
 
 
 @app.command()

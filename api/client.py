@@ -1,23 +1,27 @@
 """A Python client for a Fewstep server: `Client().submit({"teacher": "digits", "method": {"kind": "progressive"}})`."""
 
+import itertools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
 
 from api.schemas import (
+    DeliveryView,
     EndpointView,
     EventView,
     JobView,
     LogView,
     MethodView,
     MetricView,
+    NewWebhook,
     SampleView,
     StudentView,
     TeacherView,
+    WebhookView,
 )
 from service.images import ImagesAnswer
 from service.settings import load
@@ -202,3 +206,37 @@ class Client:
         """Images from an endpoint; fields as in `service.images.ImagesRequest`."""
         body = {"model": model, **request}
         return ImagesAnswer.model_validate(self.call("POST", "/v1/images/generations", json=body).json())
+
+    def create_webhook(self, url: str, events: Sequence[str] = ()) -> NewWebhook:
+        """`events` as in `service.webhooks.EventType`; none means all. The answer alone holds the secret."""
+        body = {"url": url, "events": list(events)}
+        return NewWebhook.model_validate(self.call("POST", "/v1/webhooks", json=body).json())
+
+    def webhooks(self) -> Iterator[WebhookView]:
+        return (WebhookView.model_validate(webhook) for webhook in self.pages("/v1/webhooks"))
+
+    def delete_webhook(self, webhook_id: str) -> None:
+        self.call("DELETE", f"/v1/webhooks/{webhook_id}")
+
+    def deliveries(self, webhook_id: str, status: str | None = None, limit: int = 50) -> list[DeliveryView]:
+        """The newest `limit`."""
+        found = self.pages(f"/v1/webhooks/{webhook_id}/deliveries", status=status)
+        return [DeliveryView.model_validate(delivery) for delivery in itertools.islice(found, limit)]
+
+    def test_webhook(self, webhook_id: str, timeout: float = 15) -> DeliveryView:
+        """Send a test; the delivery once it was tried."""
+        sent = DeliveryView.model_validate(self.call("POST", f"/v1/webhooks/{webhook_id}/test").json())
+        deadline = time.monotonic() + timeout
+        while True:
+            tried = next((one for one in self.deliveries(webhook_id) if one.id == sent.id), sent)
+            if tried.attempts:
+                return tried
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"{sent.id} was not sent within {timeout:.0f} s; does a control plane send webhooks?"
+                )
+            time.sleep(0.2)
+
+    def replay_delivery(self, webhook_id: str, delivery_id: str) -> DeliveryView:
+        path = f"/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay"
+        return DeliveryView.model_validate(self.call("POST", path).json())

@@ -9,12 +9,20 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from api.schemas import EndpointView, JobView, MethodView, StudentView, TeacherView
+from api.schemas import DeliveryView, EndpointView, JobView, MethodView, StudentView, TeacherView, WebhookView
 from service.observations import Figures
 from service.settings import Shown
 
 console = Console(width=None if sys.stdout.isatty() else 160)
-COLOURS = {"succeeded": "green", "ready": "green", "failed": "red", "cancelled": "yellow", "paused": "yellow"}
+COLOURS = {
+    "succeeded": "green",
+    "ready": "green",
+    "delivered": "green",
+    "dead": "red",
+    "failed": "red",
+    "cancelled": "yellow",
+    "paused": "yellow",
+}
 
 
 def coloured(status: str) -> str:
@@ -107,6 +115,21 @@ def endpoints_table(endpoints: Iterable[EndpointView]) -> Table:
     for e in endpoints:
         steps = ",".join(map(str, e.steps))
         out.add_row(e.name, coloured(e.status), e.student, steps, e.url, age(e.created_at))
+    return out
+
+
+def webhooks_table(webhooks: Iterable[WebhookView]) -> Table:
+    out = table("ID", "URL", "EVENTS", "AGE")
+    for w in webhooks:
+        out.add_row(w.id, w.url, ", ".join(w.events) or "all", age(w.created_at))
+    return out
+
+
+def deliveries_table(deliveries: Iterable[DeliveryView]) -> Table:
+    out = table("ID", "TYPE", "STATUS", "TRIES", "LAST", "AGE")
+    for d in deliveries:
+        last = d.last_error or ("" if d.last_status is None else str(d.last_status))
+        out.add_row(d.id, d.type, coloured(d.status), str(d.attempts), last, age(d.created_at))
     return out
 
 
