@@ -160,6 +160,15 @@ async def insert_once(
     await session.execute(statement, rows)
 
 
+async def insert_row(session: AsyncSession, row: Row) -> None:
+    """Insert a new object that the session need not know, and fill its table's defaults in."""
+    for column in row.__table__.columns:
+        if column.default is not None and getattr(row, column.key) is None:
+            setattr(row, column.key, column.default.arg)
+    values = {column.key: getattr(row, column.key) for column in row.__table__.columns}
+    await insert_rows(session, type(row), [values])
+
+
 async def insert_rows(session: AsyncSession, table: type[Row], rows: Sequence[dict[str, Any]]) -> None:
     """Insert rows that nobody reads back as objects: what the ORM would do about each costs more than the insert."""
     await (await session.connection()).execute(_insert_into(table), rows)

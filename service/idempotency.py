@@ -8,7 +8,7 @@ whose writers queue: there the second request waits its turn and finds the answe
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.db import Database, insert_once
@@ -16,6 +16,13 @@ from service.errors import IdempotencyMismatch, InProgress
 from service.tables import IdempotentRequest
 
 KEEP = timedelta(hours=24)
+
+
+_STORED = select(IdempotentRequest.request_sha256, IdempotentRequest.answer).where(
+    IdempotentRequest.project_id == bindparam("project_id"),
+    IdempotentRequest.key == bindparam("key"),
+    IdempotentRequest.created_at >= bindparam("since"),
+)
 
 
 async def claim(
@@ -27,12 +34,8 @@ async def claim(
     """
     if not await db.try_exclusive(session, f"idempotency {project_id} {key}"):
         raise InProgress("The first request with this Idempotency-Key is being answered right now; send it again.")
-    query = select(IdempotentRequest).where(
-        IdempotentRequest.project_id == project_id,
-        IdempotentRequest.key == key,
-        IdempotentRequest.created_at >= now - KEEP,
-    )
-    stored = await session.scalar(query)
+    asked = {"project_id": project_id, "key": key, "since": now - KEEP}
+    stored = (await session.execute(_STORED, asked)).one_or_none()
     if stored is None:
         return None
     if stored.request_sha256 != request_sha256:

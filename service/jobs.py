@@ -8,7 +8,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import events
-from service.db import insert_rows
+from service.db import insert_row, insert_rows
 from service.errors import Conflict, NotFound
 from service.ids import is_id, new_id
 from service.spec import JobSpec
@@ -19,8 +19,15 @@ AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 """`look_at` of a job that the reconciler has to look at before all others."""
 
 
-async def submit(session: AsyncSession, project_id: str, spec: JobSpec, teacher: Teacher, now: datetime) -> Job:
-    """Store a job, queued, with every default of its spec written out."""
+async def submit(
+    session: AsyncSession,
+    project_id: str,
+    spec: JobSpec,
+    teacher: Teacher,
+    now: datetime,
+    traceparent: str | None = None,
+) -> Job:
+    """Store a job, queued, with every default of its spec written out. `traceparent`: the trace that it belongs to."""
     spec = spec.resolved()
     job = Job(
         id=new_id("job"),
@@ -36,6 +43,7 @@ async def submit(session: AsyncSession, project_id: str, spec: JobSpec, teacher:
         workers=spec.resources.workers,
         cpus_per_worker=spec.resources.cpus_per_worker,
         gpus_per_worker=spec.resources.gpus_per_worker,
+        traceparent=traceparent,
         created_at=now,
         updated_at=now,
         wish=Wish.RUN,
@@ -44,8 +52,7 @@ async def submit(session: AsyncSession, project_id: str, spec: JobSpec, teacher:
         reason=Reason.SUBMITTED,
         last_event=1,
     )
-    session.add(job)
-    await session.flush()
+    await insert_row(session, job)
     kinds = sorted(set(job.methods.split()))
     rows = [{"project_id": project_id, "kind": kind, "job_id": job.id, "status": job.status} for kind in kinds]
     await insert_rows(session, JobMethod, rows)

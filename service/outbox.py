@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import webhooks
@@ -39,6 +39,13 @@ class Claim:
     token: str
 
 
+_LISTENING = (
+    select(Webhook.id, Webhook.events, Job.name, Job.status, Job.reason)
+    .join(Job, Job.project_id == Webhook.project_id)
+    .where(Job.id == bindparam("job_id"), Webhook.deleted_at.is_(None))
+)
+
+
 async def announce(
     session: AsyncSession,
     job_id: str,
@@ -57,10 +64,9 @@ async def announce(
     if type not in ("status", "student"):
         return
     name = f"job.{status.value}" if status is not None else f"job.{type}"
-    query = select(Webhook.id, Webhook.events, Job.name, Job.status, Job.reason)
-    query = query.join(Job, Job.project_id == Webhook.project_id).where(Job.id == job_id, Webhook.deleted_at.is_(None))
     rows = []
-    for webhook_id, wanted, job_name, job_status, job_reason in (await session.execute(query)).tuples():
+    listening = (await session.execute(_LISTENING, {"job_id": job_id})).tuples()
+    for webhook_id, wanted, job_name, job_status, job_reason in listening:
         if not wanted or name in wanted:
             told: dict[str, Any] = {"job": job_id, "name": job_name}
             told |= {"status": status or job_status, "reason": reason or job_reason}

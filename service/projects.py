@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import bindparam, case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.db import insert_once
@@ -58,9 +58,12 @@ async def get(session: AsyncSession, project: str) -> Project:
     return found
 
 
+_MAX_PRIORITY = select(Project.max_priority).where(Project.id == bindparam("project_id"))
+
+
 async def check_priority(session: AsyncSession, project_id: str, priority: int) -> None:
     """InvalidRequest when the project's jobs may not ask for so high a priority."""
-    highest = await session.scalar(select(Project.max_priority).where(Project.id == project_id))
+    highest = await session.scalar(_MAX_PRIORITY, {"project_id": project_id})
     if highest is not None and priority > highest:
         detail = f"This project's jobs may ask for {highest} at most; lower it, or have an admin raise max_priority."
         raise InvalidRequest(f"/priority: {detail}", [Pointer("/priority", detail)])

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, bindparam, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.db import insert_once
@@ -126,11 +126,16 @@ async def ensure_builtin(session: AsyncSession, facts: Facts, now: datetime) -> 
     await insert_once(session, Teacher, [row], ["project_id", "name"], update=list(asdict(facts)))
 
 
+_MINE = or_(Teacher.project_id == bindparam("project_id"), Teacher.project_id == SHARED)
+_BY_ID = select(Teacher).where(_MINE, Teacher.id == bindparam("teacher"))
+_BY_NAME = select(Teacher).where(_MINE, Teacher.name == bindparam("teacher"))
+
+
 async def find(session: AsyncSession, project_id: str, teacher: str, pointer: str = "/teacher") -> Teacher:
     """By name or id. InvalidRequest, naming the near ones, when a request names a teacher that is not there."""
-    column = Teacher.id if is_id(teacher, "tea") else Teacher.name
-    query = select(Teacher).where(_visible(project_id), column == teacher)
-    found = await session.scalar(query) if "\0" not in teacher else None
+    query = _BY_ID if is_id(teacher, "tea") else _BY_NAME
+    asked = {"project_id": project_id, "teacher": teacher}
+    found = await session.scalar(query, asked) if "\0" not in teacher else None
     if found is None:
         names = (
             await session.scalars(select(Teacher.name).where(_visible(project_id)).order_by(Teacher.name).limit(100))
