@@ -18,6 +18,7 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
 from api.schemas import (
     CheckpointView,
+    DeliveryView,
     EndpointCreate,
     EndpointView,
     EventView,
@@ -25,6 +26,7 @@ from api.schemas import (
     LogView,
     MethodView,
     MetricView,
+    NewWebhook,
     Page,
     Problem,
     SampleView,
@@ -33,11 +35,14 @@ from api.schemas import (
     TeacherView,
     Validation,
     Version,
+    WebhookCreate,
+    WebhookView,
 )
 from service.images import Image, ImagesAnswer, ImagesRequest, ModelCard, ModelList
 from service.methods import METHODS
 from service.spec import JobSpec
 from service.status import Reason, Status, Wish
+from service.tables import DeliveryStatus
 
 DIST = Path(__file__).resolve().parents[2] / "api" / "dashboard" / "dist"
 KEY = "fake-key"
@@ -46,6 +51,8 @@ app = FastAPI(title="Fewstep", version="0.1.0")
 jobs = {job.id: job for job in fake_data.jobs()}
 students = {student.id: student for student in fake_data.students()}
 endpoints = {endpoint.id: endpoint for endpoint in fake_data.endpoints()}
+webhooks = {webhook.id: webhook for webhook in fake_data.webhooks()}
+deliveries = {delivery.id: delivery for delivery in fake_data.deliveries()}
 births = itertools.count(91)
 started = time.monotonic()
 
@@ -277,6 +284,49 @@ def undeploy(endpoint_id: str) -> EndpointView:
     endpoint = found(endpoints, endpoint_id)
     endpoints[endpoint_id] = endpoint.model_copy(update={"status": "deleting", "detail": "Being removed."})
     return endpoints[endpoint_id]
+
+
+@app.get("/v1/webhooks", dependencies=guarded)
+def list_webhooks(limit: Limit = 20, after: str | None = None) -> Page[WebhookView]:
+    return paged(list(webhooks.values()), limit, after)
+
+
+@app.post("/v1/webhooks", dependencies=guarded, status_code=201, response_model=NewWebhook)
+def create_webhook(body: WebhookCreate) -> Any:
+    if "127.0.0.1" in body.url:
+        detail = "127.0.0.1 is at 127.0.0.1, which is not a public address."
+        return problem(422, "invalid_request", detail, [{"pointer": "/url", "detail": detail}])
+    made = {"id": f"whk_{next(births)}", "created_at": fake_data.NOW, **body.model_dump()}
+    webhooks[made["id"]] = WebhookView.model_validate(made)
+    return {**made, "secret": "whsec_c2VjcmV0IGFuZCBzaG93biBvbmNl"}
+
+
+@app.delete("/v1/webhooks/{webhook_id}", dependencies=guarded)
+def delete_webhook(webhook_id: str) -> WebhookView:
+    found(webhooks, webhook_id)
+    return webhooks.pop(webhook_id)
+
+
+@app.post("/v1/webhooks/{webhook_id}/test", dependencies=guarded, status_code=202)
+def test_webhook(webhook_id: str) -> DeliveryView:
+    made = fake_data.delivery(next(births), "webhook.test", DeliveryStatus.DELIVERED, 1, 204, "")
+    deliveries[made.id] = made.model_copy(update={"webhook_id": webhook_id})
+    return deliveries[made.id]
+
+
+@app.get("/v1/webhooks/{webhook_id}/deliveries", dependencies=guarded)
+def list_deliveries(
+    webhook_id: str, limit: Limit = 20, after: str | None = None, status: DeliveryStatus | None = None
+) -> Page[DeliveryView]:
+    mine = [one for one in deliveries.values() if one.webhook_id == webhook_id and status in (None, one.status)]
+    return paged(sorted(mine, key=lambda one: one.id, reverse=True), limit, after)
+
+
+@app.post("/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay", dependencies=guarded, status_code=202)
+def replay(webhook_id: str, delivery_id: str) -> DeliveryView:
+    again = {"status": DeliveryStatus.PENDING, "attempts": 0, "due_at": fake_data.NOW}
+    deliveries[delivery_id] = found(deliveries, delivery_id).model_copy(update=again)
+    return deliveries[delivery_id]
 
 
 @app.get("/v1/models", dependencies=guarded)

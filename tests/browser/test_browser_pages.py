@@ -32,6 +32,7 @@ PAGES = {
     "playground": ("/playground?endpoint=digits-any&seed=3", "Generate"),
     "methods": ("/methods", "rung_iterations"),
     "teachers": ("/teachers", "v_prediction"),
+    "webhooks": ("/webhooks", "No answer within 10 seconds."),
     "not-found": ("/no/such/page", "No page has this address."),
 }
 
@@ -231,3 +232,35 @@ def test_student_is_deployed_and_played_with(fake: str, open_page: OpenPage) -> 
     card.get_by_role("button", name="Delete").click()
     card.get_by_role("button", name="Delete two-steps").click()
     expect(card).to_contain_text("deleting")
+
+
+def test_webhook_is_added_tried_and_replayed(fake: str, open_page: OpenPage) -> None:
+    page = signed_in(fake, open_page, "/webhooks")
+    chat = page.locator("[data-webhook=whk_chat]")
+    rows = chat.locator(".deliveries li")
+    expect(rows.first).to_have_attribute("data-delivery", "dlv_39")  # the dead come first
+    expect(chat).to_contain_text("1 did not arrive")
+    rows.first.get_by_role("button", name="Replay").click()
+    expect(chat.locator(".deliveries .is-dead")).to_have_count(0)
+    expect(chat.locator("[data-delivery=dlv_39]")).to_contain_text("not tried yet")
+    form = page.get_by_role("region", name="Add a webhook")
+    form.get_by_label("URL").fill("http://127.0.0.1/hook")
+    form.get_by_role("button", name="Add the webhook").click()
+    expect(form.get_by_role("alert")).to_contain_text("not a public address")
+    form.get_by_label("URL").fill("https://example.com/new")
+    form.get_by_label("job.failed").check()
+    form.get_by_role("button", name="Add the webhook").click()
+    secret = page.get_by_text("whsec_")
+    expect(secret).to_be_visible()
+    added = page.locator("article", has_text="https://example.com/new")
+    expect(added).to_contain_text("job.failed")
+    added.get_by_role("button", name="Send a test").click()
+    expect(added.locator(".deliveries li")).to_contain_text("webhook.test")
+    page.get_by_role("button", name="I have kept it").click()
+    expect(secret).to_have_count(0)
+    page.reload()
+    expect(added).to_be_visible()
+    expect(page.get_by_text("whsec_")).to_have_count(0)
+    added.get_by_role("button", name="Delete").click()
+    added.get_by_role("button", name="Delete this webhook").click()
+    expect(added).to_have_count(0)

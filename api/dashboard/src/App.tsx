@@ -11,6 +11,7 @@ import { StudentPage } from "./pages/StudentPage";
 import { StudentsPage } from "./pages/StudentsPage";
 import { SubmitPage } from "./pages/SubmitPage";
 import { TeachersPage } from "./pages/TeachersPage";
+import { WebhooksPage } from "./pages/WebhooksPage";
 import { usePath } from "./router";
 
 function page(path: string): ReactNode {
@@ -25,6 +26,7 @@ function page(path: string): ReactNode {
   if (section === "playground") return <PlaygroundPage />;
   if (section === "methods") return <MethodsPage />;
   if (section === "teachers") return <TeachersPage />;
+  if (section === "webhooks") return <WebhooksPage />;
   return <NotFoundPage />;
 }
 

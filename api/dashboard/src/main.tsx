@@ -6,6 +6,7 @@ import "./styles/controls.css";
 import "./styles/jobs.css";
 import "./styles/job.css";
 import "./styles/pages.css";
+import "./styles/webhooks.css";
 
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";

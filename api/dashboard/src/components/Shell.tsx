@@ -15,6 +15,7 @@ const SECTIONS = [
   ["/playground", "Playground"],
   ["/methods", "Methods"],
   ["/teachers", "Teachers"],
+  ["/webhooks", "Webhooks"],
 ] as const;
 
 export function Shell({ children }: { children: ReactNode }) {

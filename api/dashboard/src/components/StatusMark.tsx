@@ -1,8 +1,8 @@
 import type { ReactNode } from "react";
 
-import type { Endpoint, Status } from "../api/types";
+import type { Delivery, Endpoint, Status } from "../api/types";
 
-type Shown = Status | Endpoint["status"];
+type Shown = Status | Endpoint["status"] | Delivery["status"];
 
 const check = <path d="m6 10.2 2.7 2.7L14 7.6" />;
 const cross = <path d="m7 7 6 6m0-6-6 6" />;
@@ -22,6 +22,9 @@ const GLYPHS: Record<Shown, ReactNode> = {
   ready: <>{disc}{onDisc(check)}</>,
   failed: <>{disc}{onDisc(cross)}</>,
   cancelled: <>{ring}<path d="M6.5 10h7" /></>,
+  pending: part,
+  delivered: <>{disc}{onDisc(check)}</>,
+  dead: <>{disc}{onDisc(cross)}</>,
   deleting: <>{ring}<path d="M6.5 10h7" /></>,
 };
 
