@@ -26,6 +26,7 @@ from api import (
     pages,
     problems,
     projects,
+    stream,
     students,
     teachers,
     webhooks,
@@ -93,7 +94,8 @@ def create_app(settings: Settings | None = None, cluster: Cluster | None = None)
         store=Storage(settings.resolved_store_url()),
         cluster=cluster,
         keyring=auth.Keyring(db),
-        reconciler=Reconciler(db, cluster, settings),
+        watch=stream.Watch(db),
+        reconciler=Reconciler(db, cluster, settings, meters),
         meters=meters,
     )
     key = settings.gateway_key.get_secret_value()
@@ -156,5 +158,20 @@ def _document(app: FastAPI) -> dict[str, Any]:
         roles = {route.name: role_of(route) for route in routes}
         for operation in (one for path in document["paths"].values() for one in path.values()):
             operation["x-role"] = roles.get(operation["operationId"])
+        _require_tags(document)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _require_tags(document: dict[str, Any]) -> None:
+    """Say that the field is required by which one variant of several is chosen; the code has it as a default."""
+    variants = document["components"]["schemas"]
+    pending: list[Any] = [document]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict) and "discriminator" in node:
+            tag = node["discriminator"]["propertyName"]
+            for reference in node["discriminator"]["mapping"].values():
+                variant = variants[reference.rsplit("/", 1)[1]]
+                variant["required"] = sorted({tag, *variant.get("required", [])})
+        pending += node.values() if isinstance(node, dict) else node if isinstance(node, list) else []

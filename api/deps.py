@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import JSONResponse
 
 from api.schemas import SHOWN_ONCE, Page
+from api.stream import Watch
 from service import attempts, audit, idempotency
 from service.auth import Caller, Keyring
 from service.cluster import Cluster
@@ -38,6 +39,7 @@ class Services:
     store: Storage
     cluster: Cluster
     keyring: Keyring
+    watch: Watch
     reconciler: Reconciler
     meters: Meters
     attempt_key: bytes = b""
@@ -176,6 +178,9 @@ async def _write(request: Request, behind: Behind, caller: Annotated[Caller, Dep
 
 
 Writing = Annotated[Write, Depends(_write)]
+REPLAYED = "Idempotency-Replayed"
+"""The header of an answer that was given before."""
+
 Made = tuple[str, BaseModel]
 Make = Callable[[AsyncSession, datetime], Awaitable[Made]]
 
@@ -233,5 +238,5 @@ def _hidden(view: BaseModel) -> dict[str, None]:
 
 
 def _created(status: int, answer: Any, *, replayed: bool = False) -> JSONResponse:
-    headers = {"Location": answer["location"], **({"Idempotency-Replayed": "true"} if replayed else {})}
+    headers = {"Location": answer["location"], **({REPLAYED: "true"} if replayed else {})}
     return JSONResponse(answer["body"], status, headers)

@@ -40,7 +40,8 @@ async def list_events(
 
     if stream.wanted(request):
         await fetch(0, 1)  # a job that is not there is a 404, not an empty stream
-        return stream.stream("event", fetch, stream.start(request, after), behind.meters.sse_clients)
+        begin = stream.start(request, after)
+        return stream.stream("event", job_id, fetch, begin, behind.watch, behind.meters.sse_clients)
     rows, _ = await fetch(after, limit + 1)
     return page(rows, limit, lambda row: row[1], lambda row: row[0])  # type: ignore[return-value,arg-type]
 
@@ -59,7 +60,8 @@ async def list_logs(
 
     if stream.wanted(request):
         await fetch(0, 1)
-        return stream.stream("log", fetch, stream.start(request, after), behind.meters.sse_clients)
+        begin = stream.start(request, after)
+        return stream.stream("log", job_id, fetch, begin, behind.watch, behind.meters.sse_clients)
     rows, _ = await fetch(after, limit + 1)
     return page(rows, limit, lambda row: row[1], lambda row: row[0])  # type: ignore[return-value,arg-type]
 

@@ -1,5 +1,6 @@
 """The resources over HTTP: jobs, what they show, students, endpoints, pages, streams."""
 
+import asyncio
 import hashlib
 import io
 import json
@@ -266,8 +267,6 @@ async def listen(server: Server, path: str, last_event_id: str | None = None, en
         if not asked:
             asked = True
             return {"type": "http.request", "body": b"", "more_body": False}
-        import asyncio
-
         await asyncio.sleep(3600)
         raise AssertionError
 
@@ -313,16 +312,25 @@ async def test_a_quiet_stream_beats(server: Server, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.02)
     job_id = (await server.submit())["id"]
 
-    async def fetch(after: int) -> tuple[list[Any], bool]:
-        nonlocal polls
-        polls += 1
-        return [], polls > 8
+    reads = 0
 
-    polls = 0
-    pieces = [piece async for piece in stream.stream("log", fetch, 0).body_iterator]
-    assert ": alive\n\n" in pieces
-    assert pieces[0] == ": open\n\n"
-    assert job_id
+    async def fetch(after: int) -> tuple[list[Any], bool]:
+        nonlocal reads
+        reads += 1
+        return [], False
+
+    async def first_beat() -> list[Any]:
+        pieces = stream.stream("log", job_id, fetch, 0, server.behind.watch, server.behind.meters.sse_clients)
+        heard = []
+        async for piece in pieces.body_iterator:
+            heard.append(piece)
+            if piece == ": alive\n\n":
+                break
+        return heard
+
+    for heard in await asyncio.gather(*(first_beat() for _ in range(20))):
+        assert heard[0] == ": open\n\n"
+    assert reads == 1  # for all who listen to the same
 
 
 async def test_the_dashboard_is_served_beside_the_api(server: Server) -> None:
