@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import fake_data
+import fake_webhooks
 from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
@@ -51,8 +52,8 @@ app = FastAPI(title="Fewstep", version="0.1.0")
 jobs = {job.id: job for job in fake_data.jobs()}
 students = {student.id: student for student in fake_data.students()}
 endpoints = {endpoint.id: endpoint for endpoint in fake_data.endpoints()}
-webhooks = {webhook.id: webhook for webhook in fake_data.webhooks()}
-deliveries = {delivery.id: delivery for delivery in fake_data.deliveries()}
+webhooks = {webhook.id: webhook for webhook in fake_webhooks.webhooks()}
+deliveries = {delivery.id: delivery for delivery in fake_webhooks.deliveries()}
 births = itertools.count(91)
 started = time.monotonic()
 
@@ -309,7 +310,7 @@ def delete_webhook(webhook_id: str) -> WebhookView:
 
 @app.post("/v1/webhooks/{webhook_id}/test", dependencies=guarded, status_code=202)
 def test_webhook(webhook_id: str) -> DeliveryView:
-    made = fake_data.delivery(next(births), "webhook.test", DeliveryStatus.DELIVERED, 1, 204, "")
+    made = fake_webhooks.delivery(next(births), "webhook.test", DeliveryStatus.DELIVERED, 1, 204, "")
     deliveries[made.id] = made.model_copy(update={"webhook_id": webhook_id})
     return deliveries[made.id]
 

@@ -12,7 +12,6 @@ from sklearn.datasets import load_digits
 from api.schemas import (
     AttemptView,
     CheckpointView,
-    DeliveryView,
     EndpointView,
     EventView,
     JobView,
@@ -21,13 +20,10 @@ from api.schemas import (
     SampleView,
     StudentView,
     TeacherView,
-    WebhookView,
 )
 from service.observations import Figures
 from service.spec import JobSpec
 from service.status import REASONS, Reason, Status, Wish
-from service.tables import DeliveryStatus
-from service.webhooks import EventType
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -391,48 +387,3 @@ TEACHER = TeacherView(
     sha256="7d1f4c2b90aa53e6c8b1d09e4f7a6b3c2d1e0f9a8b7c6d5e4f3a2b1c0d9e8f7a",
     created_at=ago(days=3),
 )
-
-
-def webhooks() -> list[WebhookView]:
-    ci, chat = (
-        "https://ci.example.com/hooks/fewstep",
-        "https://chat.example.com/services/T02/B44/a-long-token-of-the-team",
-    )
-    ends = [EventType.SUCCEEDED, EventType.FAILED, EventType.STUDENT]
-    return [
-        WebhookView(id="whk_chat", url=chat, events=ends, created_at=ago(days=3)),
-        WebhookView(id="whk_ci", url=ci, events=[], created_at=ago(days=9)),
-    ]
-
-
-def delivery(
-    number: int, type: str, status: DeliveryStatus, tries: int, answer: int | None, error: str
-) -> DeliveryView:
-    at = ago(minutes=90 - number)
-    over = status is not DeliveryStatus.PENDING
-    return DeliveryView.model_validate(
-        {
-            "id": f"dlv_{number:02d}",
-            "webhook_id": "whk_chat",
-            "type": type,
-            "payload": {"type": type, "timestamp": at.isoformat(), "data": {"job": "job_01jd0083", "sequence": number}},
-            "status": status,
-            "attempts": tries,
-            "created_at": at,
-            "due_at": None if over else NOW + timedelta(hours=3),
-            "last_status": answer,
-            "last_error": error or None,
-            "delivered_at": at if status is DeliveryStatus.DELIVERED else None,
-        }
-    )
-
-
-def deliveries() -> list[DeliveryView]:
-    """The newest first."""
-    refused = "The receiver answered 500; any 2xx takes a delivery."
-    return [
-        delivery(42, "job.succeeded", DeliveryStatus.DELIVERED, 1, 204, ""),
-        delivery(41, "job.student", DeliveryStatus.PENDING, 5, 500, refused),
-        delivery(40, "job.failed", DeliveryStatus.DELIVERED, 2, 200, ""),
-        delivery(39, "job.succeeded", DeliveryStatus.DEAD, 8, None, "No answer within 10 seconds."),
-    ]
