@@ -106,14 +106,19 @@ class Driver:
             if self.said == len(self.script):
                 self.process.status = RayStatus.SUCCEEDED
                 return
-            wish = await self._say(self.script[self.said])
+            wish = await self.speak()
         except AttemptFenced:
             self.process.status = RayStatus.FAILED
             return
-        self.said += 1
         if wish is not Wish.RUN and self.obeys and self.said < len(self.script):
             await self._say({"type": "stopped", "wish": wish.value, "step": self.said})
             self.process.status = RayStatus.SUCCEEDED
+
+    async def speak(self) -> Wish:
+        """Report the next observation of the script."""
+        wish = await self._say(self.script[self.said])
+        self.said += 1
+        return wish
 
     async def _say(self, observation: dict[str, Any]) -> Wish:
         body = report(observation, start=self.said + 1, writer=self.writer)
@@ -131,10 +136,11 @@ class Drivers:
     cluster: FakeCluster
     obey: bool = True
     sends: int = 2
+    script: list[dict[str, Any]] = field(default_factory=script)
     drivers: dict[int, Driver] = field(default_factory=dict)
 
     async def step(self) -> None:
         for process in self.cluster.started:
             if process.status is RayStatus.RUNNING:
-                fresh = Driver(self.db, process, obeys=self.obey, sends=self.sends)
+                fresh = Driver(self.db, process, self.script, obeys=self.obey, sends=self.sends)
                 await self.drivers.setdefault(id(process), fresh).step()

@@ -21,10 +21,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from service_fixtures import FACTS, ClockedDatabase
-from world import World
+from world import Crash, Fuse, World
 
 from service import events, jobs, teachers
-from service.errors import Conflict
+from service.errors import AttemptFenced, Conflict, InProgress
 from service.settings import Settings
 from service.status import TERMINAL, TRANSITIONS, Reason, Status, Wish
 from service.tables import Teacher
@@ -124,14 +124,38 @@ class Door(Stored):
 class ControlPlane(Stored):
     """Users, the reconciler, drivers and Ray in any order, with anything dying at any time."""
 
+    sleepers: list[tuple[Fuse, asyncio.Task[None]]]
+
     @initialize()
     def start(self) -> None:
+        self.sleepers = []
         self.submit()
 
-    @rule()
-    @precondition(lambda self: len(self.ids) < 4)
-    def submit(self) -> None:
-        self.ids.append(self.now(self.world.submit()))
+    @rule(priority=st.integers(0, 2))
+    @precondition(lambda self: len(self.ids) < 5)
+    def submit(self, priority: int = 0) -> None:
+        """What is more urgent than what runs makes it give way: the cluster has two places."""
+        self.ids.append(self.now(self.world.submit(priority=priority)))
+
+    @rule(number=numbers)
+    @precondition(lambda self: len(self.ids) < 5)
+    def submit_twice(self, number: int) -> None:
+        """The same request with the same key, at once and again later."""
+
+        async def both() -> list[str]:
+            return await asyncio.gather(*(self._patient(f"key-{number}") for _ in range(2)))
+
+        first, second = self.now(both())
+        assert first == second
+        if first not in self.ids:
+            self.ids.append(first)
+
+    async def _patient(self, key: str) -> str:
+        while True:
+            try:
+                return await self.world.submit_once(key)
+            except InProgress:
+                await asyncio.sleep(0.01)
 
     @rule(number=numbers, wish=st.sampled_from(Wish))
     def ask(self, number: int, wish: Wish) -> None:
@@ -145,9 +169,61 @@ class ControlPlane(Stored):
     def tick(self) -> None:
         self.now(self.world.reconciler.tick())
 
-    @rule()
-    def restart(self) -> None:
+    @rule(boundary=st.integers(0, 12))
+    def the_control_plane_dies(self, boundary: int) -> None:
+        """Between two statements of a tick, or after it."""
+
+        async def die() -> None:
+            with contextlib.suppress(Crash):
+                try:
+                    await self.world.reconciler.tick()
+                except* Crash:
+                    raise Crash from None
+
+        self.world.restart(Fuse(boundary))
+        self.now(die())
         self.world.restart()
+
+    @rule(boundary=st.integers(0, 12))
+    @precondition(lambda self: len(self.sleepers) < 2)
+    def a_control_plane_stands_still(self, boundary: int) -> None:
+        """Another one than the usual: it goes on later, on what it knew then."""
+
+        async def fall_asleep() -> None:
+            fuse = Fuse(boundary, sleeps=True)
+            tick = asyncio.create_task(self.world.plane(fuse).tick())
+            asleep = asyncio.create_task(fuse.asleep.wait())
+            await asyncio.wait({tick, asleep}, return_when=asyncio.FIRST_COMPLETED)
+            asleep.cancel()
+            if tick.done():
+                await tick
+            else:
+                self.sleepers.append((fuse, tick))
+
+        self.now(fall_asleep())
+
+    @rule()
+    @precondition(lambda self: self.sleepers)
+    def it_wakes(self) -> None:
+        async def wake() -> None:
+            fuse, tick = self.sleepers.pop(0)
+            fuse.woken.set()
+            await tick
+
+        self.now(wake())
+
+    @rule(number=numbers)
+    def a_dead_driver_is_heard(self, number: int) -> None:
+        """Its last report was on its way when it died."""
+
+        async def hear() -> None:
+            spoke = [one for one in self.world.drivers.drivers.values() if one.writer is not None]
+            dead = [one for one in spoke if not one.process.alive and one.said < len(one.script)]
+            if dead:
+                with contextlib.suppress(AttemptFenced, Conflict):
+                    await dead[number % len(dead)].speak()
+
+        self.now(hear())
 
     @rule(rounds=st.integers(1, 6))
     def drivers_speak(self, rounds: int) -> None:
@@ -155,7 +231,7 @@ class ControlPlane(Stored):
         for _ in range(rounds):
             self.now(self.world.drivers.step())
 
-    @rule(seconds=st.sampled_from([1, 40, 700]))
+    @rule(seconds=st.sampled_from([1, 20, 40, 700]))
     def time_passes(self, seconds: int) -> None:
         self.db.wait(seconds)
 
@@ -185,6 +261,8 @@ class ControlPlane(Stored):
     def teardown(self) -> None:
         """Once nothing goes wrong any more, every job ends where its user wants it."""
         try:
+            while self.sleepers:
+                self.it_wakes()
             self.world.cluster.down = self.world.cluster.lose_answers = False
             for job_id in self.ids:
                 self.now(self._ends_as_wished(job_id))
