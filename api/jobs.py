@@ -4,36 +4,44 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Query
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from api import problems
-from api.deps import After, Behind, Creating, Limit, Made, Member, Viewer, Write, Writing, page
+from api.deps import REPLAYED, After, Behind, Creating, Limit, Made, Member, Viewer, Write, Writing, page
 from api.schemas import AttemptView, JobView, Page, Validation
-from service import jobs, listing, projects, queue, students, teachers
+from service import jobs, listing, projects, queue, students, teachers, tracing
 from service.auth import Caller
 from service.spec import JobSpec
-from service.status import REASONS, Status, Wish
+from service.status import REASONS, Reason, Status, Wish
 from service.tables import Attempt, Job
 from service.validate import estimated_memory_bytes
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
+TraceParent = Annotated[str | None, Header(description="W3C trace context; the job's own spans go below it.")]
 Text = Annotated[str | None, Query(max_length=200, pattern=r"^[A-Za-z0-9._-]+$")]
 
 
 @router.post("/jobs", status_code=202, response_model=JobView, responses=problems.declared(400, 409))
-async def submit_job(spec: JobSpec, caller: Member, create: Creating) -> Response:
+async def submit_job(
+    spec: JobSpec, caller: Member, create: Creating, behind: Behind, traceparent: TraceParent = None
+) -> Response:
     """Queue a distillation job."""
 
     async def make(session: AsyncSession, now: datetime) -> Made:
         await projects.check_priority(session, caller.project_id, spec.priority)
         teacher = await teachers.find(session, caller.project_id, spec.teacher)
-        job = await jobs.submit(session, caller.project_id, spec, teacher, now)
+        here = tracing.traceparent(traceparent)
+        job = await jobs.submit(session, caller.project_id, spec, teacher, now, here)
         return f"/v1/jobs/{job.id}", job_view(job)
 
-    return await create(202, make)
+    with tracing.span("job.submit"):
+        answer = await create(202, make)
+    if REPLAYED not in answer.headers:
+        behind.meters.moved(Status.QUEUED, Reason.SUBMITTED)
+    return answer
 
 
 @router.post("/jobs:validate", responses=problems.declared(400))

@@ -12,16 +12,20 @@ from sqlalchemy.orm import load_only
 from service import attempts, events, jobs, nodes
 from service.admission import Plan, Promised, Scene, Share, Waiting, plan, why
 from service.db import Database
+from service.meters import Meters
 from service.room import Machine, Shape
 from service.serving import REPLICA_CPUS
 from service.settings import Settings
 from service.status import ACTIVE, Reason, Status, Wish
-from service.tables import Attempt, Endpoint, Job, Project
+from service.tables import Attempt, Endpoint, Job, Node, Project
 
 log = structlog.get_logger(__name__)
 
 FIRST = 50
 """Jobs of each project that one pass looks at, whatever their shapes."""
+
+SILENCE = timedelta(seconds=30)
+"""Its machines are looked at every few seconds; after so long without it, a cluster does not answer."""
 
 HOURS_WINDOW = timedelta(days=30)
 """A project's GPU-hours are those of this time."""
@@ -34,7 +38,7 @@ _PLACE = (Job.id, Job.project_id, Job.priority, *_SHAPE)
 _since = func.coalesce(Job.requeued_at, Job.created_at)
 
 
-async def admit(db: Database, settings: Settings) -> int:
+async def admit(db: Database, settings: Settings, meters: Meters) -> int:
     """Start what fits, and ask for room for what is more urgent than what runs; the number of jobs started.
 
     One transaction, and one process at a time: another one that is in it will see the same queue.
@@ -49,7 +53,11 @@ async def admit(db: Database, settings: Settings) -> int:
         now = await db.now(session)
         found = await _plan(session, settings, now)
         await _ask_for_room(session, found.preempt, now)
-        return await _start(session, found.admit, now)
+        started = await _start(session, found.admit, now)
+    for waited in started:
+        meters.moved(Status.STARTING, Reason.DISPATCHED)
+        meters.queue_wait.observe(waited)
+    return len(started)
 
 
 async def waiting(session: AsyncSession, job: Job, settings: Settings, now: datetime) -> str | None:
@@ -63,6 +71,9 @@ async def waiting(session: AsyncSession, job: Job, settings: Settings, now: date
         clauses.append(f"backs off until {job.not_before:%H:%M:%S} UTC after {cause}")
     one = Waiting(job.id, job.project_id, job.priority, _shape(job), job.requeued_at or job.created_at)
     clauses += why(await _scene(session, settings, now, {job.project_id}), one)
+    seen_at = (await session.execute(select(func.max(Node.seen_at)))).scalar_one()
+    if seen_at is not None and now - seen_at > SILENCE:
+        clauses.append(f"the cluster has not answered since {seen_at:%H:%M:%S} UTC")
     ahead = await _count_ahead(session, one, now)
     if ahead:
         clauses.append("1 job is ahead of it" if ahead == 1 else f"{ahead} jobs are ahead of it")
@@ -159,18 +170,24 @@ async def _count_ahead(session: AsyncSession, job: Waiting, now: datetime) -> in
     return (await session.execute(query)).scalar_one()
 
 
-async def _start(session: AsyncSession, ids: Sequence[str], now: datetime) -> int:
-    """Give each of them its next attempt. Who is locked by another transaction is left to the next pass."""
+async def _start(session: AsyncSession, ids: Sequence[str], now: datetime) -> list[float]:
+    """Give each of them its next attempt; the seconds that those who got one have waited.
+
+    Who is locked by another transaction is left to the next pass.
+    """
+    waited: list[float] = []
     query = select(Job).where(Job.id.in_(ids), _ready(now)).with_for_update(skip_locked=True)
     found = {job.id: job for job in await session.scalars(query)}
     for job in (found[one] for one in ids if one in found):
         number = job.attempt + 1
         gpus = job.workers * job.gpus_per_worker
+        since = job.requeued_at or job.created_at
         values: dict[str, Any] = {"attempt": number, "not_before": None, "look_at": jobs.AT_ONCE}
         if await jobs.advance(session, job, Status.STARTING, Reason.DISPATCHED, now, **values):
             await attempts.create(session, job.id, number, now, gpus=gpus)
-            log.info("queue.admitted", job=job.id, attempt=number)
-    return len(found)
+            waited.append((now - since).total_seconds())
+            log.info("queue.admitted", job_id=job.id, attempt=number)
+    return waited
 
 
 async def _ask_for_room(session: AsyncSession, ids: Sequence[str], now: datetime) -> None:
@@ -184,4 +201,4 @@ async def _ask_for_room(session: AsyncSession, ids: Sequence[str], now: datetime
         message = f"Attempt {attempt.number} was asked to save and make room for a job of higher priority."
         data = {"attempt": attempt.number}
         await events.emit(session, job.id, "attempt", message, now, reason=Reason.PREEMPTED, data=data)
-        log.info("queue.preempted", job=job.id, attempt=attempt.number)
+        log.info("queue.preempted", job_id=job.id, attempt=attempt.number)

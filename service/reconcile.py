@@ -7,23 +7,24 @@ has leased, calls Ray outside transactions, and writes only while the lease is i
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
+from prometheus_client import start_http_server
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service import attempts, jobs, nodes, queue
+from service import attempts, housekeeping, jobs, nodes, queue, tracing
 from service.cluster import Cluster, ClusterUnavailable, RayCluster, RayJob
 from service.db import Database
 from service.decide import UNSEEN, Action, Ask, Conclude, Move, Sight, Submit, Unseen, decide
 from service.deliver import Deliverer
 from service.deployments import Deployments
+from service.housekeeping import Housekeeping
 from service.leases import Claim, DutyLease, JobLeases, anything_due
 from service.logs import configure_logging
 from service.meters import Meters
@@ -62,8 +63,6 @@ class Loop:
     """Does its work again and again; `nudge()` makes it go on at once instead of after the interval."""
 
     def __init__(self, name: str, work: Callable[[], Awaitable[None]], interval: float) -> None:
-        self.last_seconds = 0.0
-        self.last_at: float | None = None
         self._name = name
         self._work = work
         self._interval = interval
@@ -76,23 +75,21 @@ class Loop:
         """Until cancelled. No error ends the loop; it is logged, and the next turn tries again."""
         while True:
             self._nudged.clear()
-            start = time.monotonic()
             try:
                 await self._work()
             except Exception:
                 log.exception(f"{self._name}.tick_failed")
-            self.last_at = time.time()
-            self.last_seconds = time.monotonic() - start
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._nudged.wait(), self._interval)
 
 
 class Reconciler:
-    """Two loops, one over jobs and one over endpoints, since Serve may keep its caller waiting for minutes."""
+    """Loops over jobs and endpoints, apart since Serve may keep its caller waiting for minutes; and housekeeping."""
 
-    def __init__(self, db: Database, cluster: Cluster, settings: Settings) -> None:
+    def __init__(self, db: Database, cluster: Cluster, settings: Settings, meters: Meters | None = None) -> None:
         self._db = db
         self._cluster = cluster
+        self._meters = meters or Meters()
         self._settings = settings
         self._leases = JobLeases(db, settings.lease_seconds)
         self._house = DutyLease(db, "cluster", settings.lease_seconds)
@@ -104,14 +101,7 @@ class Reconciler:
         self._signing_key: bytes | None = None
         self._jobs = Loop("reconcile", self.tick_jobs, settings.reconcile_interval)
         self._endpoints = Loop("deployments", self._deployments.tick, settings.reconcile_interval)
-
-    @property
-    def last_tick_seconds(self) -> float:
-        return self._jobs.last_seconds
-
-    @property
-    def last_tick_at(self) -> float | None:
-        return self._jobs.last_at
+        self._books = Housekeeping(db, settings.lease_seconds)
 
     def nudge(self) -> None:
         """Something changed that is worth a look."""
@@ -124,6 +114,7 @@ class Reconciler:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._jobs.run())
                 group.create_task(self._endpoints.run())
+                group.create_task(Loop("housekeeping", self._books.tick, housekeeping.INTERVAL).run())
         finally:
             await self._leave()
 
@@ -132,6 +123,7 @@ class Reconciler:
             await self._leases.release_all()
             await self._house.release()
             await self._deployments.release()
+            await self._books.release()
         except (SQLAlchemyError, OSError) as error:  # then the leases have to expire
             log.warning("reconcile.left_without_release", error=type(error).__name__)
 
@@ -148,13 +140,14 @@ class Reconciler:
         kept_at = self._house_kept_at
         if not work and kept_at is not None and now - kept_at < timedelta(seconds=HOUSE_SECONDS):
             return
-        # Ray is asked before the rows are read: what an attempt reported before it ended is then in the rows.
-        view = View(await self._look())
-        if not isinstance(view.seen, Unseen):
-            await self._keep_house(view.seen, now)
-            await queue.admit(self._db, self._settings)
-        while await self._settle_batch(view) == BATCH:
-            pass
+        with self._meters.tick.time():
+            # Ray is asked before the rows are read: what an attempt reported before it ended is then in the rows.
+            view = View(await self._look())
+            if not isinstance(view.seen, Unseen):
+                await self._keep_house(view.seen, now)
+                await queue.admit(self._db, self._settings, self._meters)
+            while await self._settle_batch(view) == BATCH:
+                pass
 
     async def _look(self) -> Mapping[str, RayJob] | Unseen:
         try:
@@ -174,6 +167,7 @@ class Reconciler:
         claim = await self._leases.claim(BATCH)
         if not claim.jobs:
             return 0
+        self._meters.lease_expiries.inc(claim.expired)
         async with self._leases.kept(claim), asyncio.TaskGroup() as group:
             busy = [job for job in claim.jobs if self._decide(job, claim.attempts.get(job.id), view, claim.now)]
             idle = {job.id for job in claim.jobs} - {job.id for job in busy}
@@ -191,15 +185,16 @@ class Reconciler:
     async def _settle(self, job_id: str, claim: Claim, view: View) -> None:
         """Act on one job until nothing is left to do about it without another look at Ray; then give it back."""
         again = False
+        structlog.contextvars.bind_contextvars(job_id=job_id)  # of this task alone
         async with self._calls:
             try:
                 while await self._step(job_id, claim.token, view):
                     pass
             except ClusterUnavailable as error:
-                log.warning("reconcile.cluster_unavailable", job=job_id, error=str(error))
+                log.warning("reconcile.cluster_unavailable", error=str(error))
                 view.seen, again = UNSEEN, True
             except Exception:
-                log.exception("reconcile.job_failed", job=job_id)
+                log.exception("reconcile.job_failed")
                 again = True
             await self._leases.release(claim, [job_id], again=again)
 
@@ -209,19 +204,30 @@ class Reconciler:
             job = await jobs.load(session, job_id)
             attempt = await attempts.current(session, job)
             now = await self._db.now(session)
+        if attempt is not None:
+            structlog.contextvars.bind_contextvars(attempt_id=attempt.id)
         action = self._decide(job, attempt, view, now)
         if action is None or job.lease_token != lease:
             return False
         if isinstance(action, Move):
             async with self._db.write() as session:
                 values = _on_entry(action, job, now)
-                return await jobs.advance(session, job, action.to, action.reason, now, lease=lease, **values)
+                moved = await jobs.advance(session, job, action.to, action.reason, now, lease=lease, **values)
+            if moved:
+                self._moved(action)
+            return moved
         assert attempt is not None, "every other action is about an attempt"
         if isinstance(action, Conclude):
             async with self._db.write() as session:
-                return await _conclude(session, action, job, attempt, lease, now)
+                moved = await _conclude(session, action, job, attempt, lease, now)
+            if moved:
+                self._moved(action)
+                self._meters.ended(attempt, now)
+                about = {"fewstep.job_id": job.id, "fewstep.attempt_id": attempt.id, "fewstep.reason": action.reason}
+                tracing.record("job.attempt", job.traceparent, attempt.created_at, now, about)
+            return moved
         if isinstance(action, Submit):
-            await self._submit(attempt, lease, now)
+            await self._submit(job, attempt, lease, now)
         elif isinstance(action, Ask):
             async with self._db.write() as session:
                 await attempts.mark(session, attempt, lease, asked_at=now, asked_reason=action.reason)
@@ -229,7 +235,11 @@ class Reconciler:
             await self._stop(attempt, action.reason, lease, now)
         return False
 
-    async def _submit(self, attempt: Attempt, lease: str, now: datetime) -> None:
+    def _moved(self, action: Move | Conclude) -> None:
+        self._meters.moved(action.to, action.reason)
+        log.info("reconcile.moved", to=action.to.value, reason=action.reason.value)
+
+    async def _submit(self, job: Job, attempt: Attempt, lease: str, now: datetime) -> None:
         """Hand the attempt to Ray. Its id is fixed, so a repeat after a crash adopts what the first one started."""
         if self._signing_key is None:
             async with self._db.write() as session:
@@ -239,7 +249,11 @@ class Reconciler:
             "FEWSTEP_ATTEMPT_ID": attempt.id,
             "FEWSTEP_ATTEMPT_TOKEN": attempts.token(self._signing_key, attempt.id),
         }
-        await self._cluster.submit(attempt.submission_id, env)
+        about = {"fewstep.job_id": job.id, "fewstep.attempt_id": attempt.id}
+        with tracing.span("job.dispatch", job.traceparent, about):
+            if (here := tracing.traceparent(job.traceparent)) is not None:
+                env[tracing.VARIABLE] = here
+            await self._cluster.submit(attempt.submission_id, env)
         log.info("reconcile.submitted", submission_id=attempt.submission_id)
         if attempt.submitted_at is None:
             async with self._db.write() as session:
@@ -323,17 +337,20 @@ async def main(settings: Settings) -> None:
     """Run the reconciler alone, and a sender of webhooks beside it, until it is cancelled."""
     db = Database(settings.resolved_database_url())
     await db.open()
-    cluster = RayCluster(settings)
+    cluster, meters = RayCluster(settings), Meters()
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, settings.host, meters.registry)
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(Reconciler(db, cluster, settings).run())
-            group.create_task(Deliverer(db, settings, Meters()).run())
+            group.create_task(Reconciler(db, cluster, settings, meters).run())
+            group.create_task(Deliverer(db, settings, meters).run())
+            group.create_task(meters.watch_loop())
     finally:
         await cluster.close()
         await db.close()
 
 
 if __name__ == "__main__":
-    configure_logging()
+    configure_logging([tracing.log_ids] if tracing.set_up() else [])
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(main(Settings()))

@@ -69,6 +69,9 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="Larger request bodies are refused.")
     reconcile_interval: float = Field(0.5, gt=0, description="Seconds between looks at the cluster.")
     reconcile_in_process: bool = Field(True, description="Run the reconciler inside the API process.")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port of /metrics of a reconciler that runs apart; 0 means none."
+    )
     max_running: int = Field(2, ge=1, description="Jobs on the cluster at once.")
     reserve_after: float = Field(
         600, ge=0, description="Seconds that a job waits before nothing of its priority or below overtakes it."

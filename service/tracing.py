@@ -31,6 +31,9 @@ HEADER = "traceparent"
 VARIABLE = "TRACEPARENT"
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
+About = Mapping[str, str | int | float]
+"""A span's attributes."""
+
 _FORM = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -52,20 +55,20 @@ def set_up() -> bool:
 
 
 @contextmanager
-def span(name: str, parent: str | None = None, **attributes: str | int | float) -> Iterator[None]:
+def span(name: str, parent: str | None = None, about: About | None = None) -> Iterator[None]:
     """A span around the block, below `parent` (a traceparent) or else below the current span."""
     if not INSTALLED:
         yield
         return
-    with trace.get_tracer("fewstep").start_as_current_span(name, _context(parent), attributes=attributes):
+    with trace.get_tracer("fewstep").start_as_current_span(name, _context(parent), attributes=about):
         yield
 
 
-def record(name: str, parent: str | None, start: datetime, end: datetime, **attributes: str | int | float) -> None:
+def record(name: str, parent: str | None, start: datetime, end: datetime, about: About) -> None:
     """A span of something that is over."""
     if not INSTALLED:
         return
-    made = trace.get_tracer("fewstep").start_span(name, _context(parent), attributes=attributes, start_time=_ns(start))
+    made = trace.get_tracer("fewstep").start_span(name, _context(parent), attributes=about, start_time=_ns(start))
     made.end(_ns(end))
 
 

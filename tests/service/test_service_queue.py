@@ -14,6 +14,7 @@ from world import World
 from service import attempts, endpoints, events, jobs, nodes, projects, queue, students
 from service.cluster import NodeSeen
 from service.errors import InvalidRequest
+from service.meters import Meters
 from service.observations import StudentExported
 from service.projects import DEFAULT
 from service.settings import Settings
@@ -58,7 +59,7 @@ class Queue:
             return (await jobs.submit(session, project, JobSpec.model_validate(body), self.teacher, now)).id
 
     async def admit(self) -> int:
-        return await queue.admit(self.db, self.settings)
+        return await queue.admit(self.db, self.settings, Meters())
 
     async def job(self, job_id: str) -> Job:
         async with self.db.read() as session:
@@ -144,8 +145,11 @@ async def test_gpu_hours_are_those_of_thirty_days(line: Queue) -> None:
     assert await line.admit() == 1
     second = await line.submit(gpus=1)
     line.db.wait(4 * 3600)
+    assert str(await line.waiting(second)).startswith("the cluster has not answered since ")
+    await line.machines((8, 4))
     assert await line.waiting(second) == "it starts in a moment"
     line.db.wait(1.1 * 3600)
+    await line.machines((8, 4))
     for ended in (False, True):
         if ended:
             async with line.db.write() as session:
@@ -262,7 +266,7 @@ async def test_many_processes_admit_each_job_once(line: Queue) -> None:
     if line.db.is_sqlite:  # which serves one process
         others = [line.db] * 5
     for _ in range(4):
-        await asyncio.gather(*(queue.admit(db, line.settings) for db in others))
+        await asyncio.gather(*(queue.admit(db, line.settings, Meters()) for db in others))
     states = [(await line.job(one)).status for one in ids]
     assert states == [S.STARTING] * 8 + [S.QUEUED] * 4
     async with line.db.read() as session:
