@@ -14,7 +14,7 @@ import httpx
 from fake_cluster import Started
 from fake_driver import student
 
-STEP_SECONDS = 0.04
+STEP_SECONDS = 0.06
 STEPS_A_REPORT = 2
 STEPS_A_CHECKPOINT = 3
 REPEATED = 0.1

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 import api.app
 import service.reconcile
-from service.cluster import RayCluster
+from service.cluster import RayCluster, RayJob
 from service.db import Database
+from service.logs import configure_logging
 from service.settings import Settings
 
 _server = multiprocessing.get_context("forkserver")
 _trap: "Trap"
+
+ANY, DIED_AT = "*", "died at "
 
 AT_START = "_lifespan"
 """Points with this in their name are passed only when a process starts."""
@@ -40,14 +43,19 @@ class Trap:
 
     def __init__(self, file: Path) -> None:
         self._armed = _server.RawArray("c", 200)  # without a lock, which a killed process would keep
+        self._working = _server.RawValue("b", 0)
         self._passed: set[str] = set()
         self._file = file
 
     def arm(self, point: str) -> None:
+        """Let it die at `point`, or at whatever point comes next: `ANY`."""
         self._armed.value = point.encode()
 
-    def disarm(self) -> None:
+    def disarm(self) -> str | None:
+        """The point at which it has died, if it has died at one."""
+        said = self._armed.value.decode()
         self._armed.value = b""
+        return said.removeprefix(DIED_AT) if said.startswith(DIED_AT) else None
 
     def pass_by(self, point: str) -> None:
         """The process is at `point` now."""
@@ -55,8 +63,16 @@ class Trap:
             self._passed.add(point)
             with self._file.open("a") as file:
                 file.write(point + "\n")
-        if self._armed.value == point.encode():
+        if self._armed.value in (point.encode(), ANY.encode()):
+            self._armed.value = f"{DIED_AT}{point}".encode()
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def work(self, working: bool) -> None:
+        """The process has looked at Ray in this life, as every reconciler does at first."""
+        self._working.value = working
+
+    def working(self) -> bool:
+        return bool(self._working.value)
 
     def known(self) -> list[str]:
         """The points that the process has passed so far, in this life or an earlier one."""
@@ -76,6 +92,10 @@ class TrappedDatabase(Database):
 
 
 class TrappedCluster(RayCluster):
+    async def jobs(self) -> dict[str, RayJob]:
+        _trap.work(True)
+        return await super().jobs()
+
     async def submit(self, submission_id: str, env: dict[str, str]) -> None:
         _trap.pass_by("before submit to Ray")
         await super().submit(submission_id, env)
@@ -98,6 +118,7 @@ def serve(settings: Settings, trap: Trap, log: Path) -> None:
 def reconcile(settings: Settings, trap: Trap, log: Path) -> None:
     """A process that only reconciles."""
     _prepare(trap, log)
+    configure_logging()
     service.reconcile.Database = TrappedDatabase  # type: ignore[misc]
     service.reconcile.RayCluster = TrappedCluster  # type: ignore[misc]
     asyncio.run(service.reconcile.main(settings))
@@ -124,6 +145,8 @@ class Plane:
         self._process: Any = None
 
     def start(self) -> None:
+        self.trap.work(False)
+        self.started = time.monotonic()
         self._process = _server.Process(target=self._target, args=(self.settings, self.trap, self._log))
         self._process.start()
 
@@ -133,20 +156,31 @@ class Plane:
     def dead(self) -> bool:
         return not self._process.is_alive()
 
+    def up(self) -> bool:
+        """Whether it lives, and works already."""
+        return self.trap.working() and not self.dead()
+
     async def dies(self, seconds: float) -> bool:
         """Whether it is dead within `seconds`."""
-        deadline = time.monotonic() + seconds
-        while not self.dead():
-            if time.monotonic() > deadline:
-                return False
-            await asyncio.sleep(0.005)
-        self._process.join()
-        return True
+        return await _within(seconds, self.dead)
+
+    async def comes_up(self, seconds: float) -> bool:
+        """Whether it works within `seconds`."""
+        return await _within(seconds, self.up)
 
     def end(self) -> None:
         with contextlib.suppress(AttributeError):
             self._process.kill()
             self._process.join()
+
+
+async def _within(seconds: float, condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.01)
+    return True
 
 
 def preload(path: list[str]) -> None:

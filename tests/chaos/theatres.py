@@ -27,6 +27,7 @@ class Theatre(Protocol):
     cancel_deadline: float
     max_running: int
     most_open: int
+    """Jobs that users keep open."""
     flaky: float
     sides: int
     """Kills at the same time."""
@@ -63,9 +64,9 @@ class FakeTheatre:
     """The cluster from memory: a job takes a second or two."""
 
     token = "chaos"
-    lease_seconds, cancel_deadline, max_running, most_open = 3.0, 6.0, 6, 10
+    lease_seconds, cancel_deadline, max_running, most_open = 5.0, 10.0, 6, 10
     flaky, sides, pause = 0.15, 3, 1.2
-    weights = (0.55, 0.08, 0.37)
+    weights = (0.5, 0.08, 0.42)
     figure = staticmethod(loss)
 
     def __init__(self, seed: int) -> None:
