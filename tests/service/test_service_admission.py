@@ -284,6 +284,16 @@ def test_within_a_share_the_longest_waiting_goes_first_and_in_a_project_the_olde
     assert plan(scene(max_running=2), queue).admit == ["2", "1"]
 
 
+def test_higher_priority_goes_first_whatever_the_shares() -> None:
+    queue = [waits("1", project="q", seconds=99), waits("2", priority=1)]
+    assert plan(scene(runs("r", Shape(3, 1, 1))), queue).admit == ["2"]
+
+
+def test_a_project_that_used_up_its_gpu_hours_has_cpus_left() -> None:
+    shares = {"p": Share(max_gpu_hours=10, gpu_hours=10)}
+    assert plan(scene(shares=shares), [waits("1"), waits("2", ONE), waits("3", project="q")]).admit == ["2", "3"]
+
+
 def test_the_lowest_then_the_newest_makes_room() -> None:
     running = [
         runs("a", priority=1, seconds=1),
