@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from api import cli_webhooks, render
+from api import cli_tenancy, cli_webhooks, render
 from api.command import Json, fail, operator_settings, print_json, server
 from api.render import console
 from service.db import upgrade
@@ -34,6 +34,9 @@ for name, group in (
     ("db", db),
     ("store", store),
     ("webhooks", cli_webhooks.webhooks),
+    ("projects", cli_tenancy.projects),
+    ("keys", cli_tenancy.keys),
+    ("audit", cli_tenancy.audit),
 ):
     app.add_typer(group, name=name)
 

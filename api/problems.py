@@ -1,6 +1,7 @@
 """Every error becomes problem+json (RFC 9457); below `/v1/images` and `/v1/models`, OpenAI's own error body."""
 
 import json
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -31,6 +32,8 @@ def declared(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def answer(request: Request, error: FewstepError) -> Response:
     """The error as the body that this part of the API promises."""
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+    if error.status == 405:
+        headers["Allow"] = _allowed(request)
     if isinstance(error, NotReady | InProgress):
         headers["Retry-After"] = "1"
     if request.url.path.startswith(("/v1/images", "/v1/models")):
@@ -101,10 +104,11 @@ def _from_http(request: Request, error: HTTPException) -> FewstepError:
         return TooLarge(str(error.detail))
     details = {
         404: f"There is nothing at {request.url.path}; /docs lists every route.",
-        405: f"{request.url.path} does not take {request.method}; it takes {(error.headers or {}).get('Allow', '')}.",
+        405: f"{request.url.path} does not take {request.method}; it takes {_allowed(request)}.",
     }
-    status = HTTPStatus(error.status_code)
-    problem = FewstepError(details.get(error.status_code, str(error.detail)))
+    known = error.status_code == 404 and _operations(request)  # a GET that only the dashboard's route would take
+    status = HTTPStatus(405 if known else error.status_code)
+    problem = FewstepError(details.get(status, str(error.detail)))
     problem.status, problem.title = status.value, status.phrase
     problem.code = status.phrase.lower().replace(" ", "_")
     return problem
@@ -115,10 +119,23 @@ def _document(request: Request) -> dict[str, Any]:
     return app.openapi()
 
 
+def _operations(request: Request) -> dict[str, Any]:
+    """What the OpenAPI document says of the path that was asked, by method."""
+    paths: dict[str, dict[str, Any]] = _document(request)["paths"]
+    route = getattr(request.scope.get("route"), "path", "")
+    if route in paths:
+        return paths[route]
+    matching = (one for one in paths if re.fullmatch(re.sub(r"{[^/]+}", "[^/]+", one), request.url.path))
+    return paths.get(next(matching, ""), {})
+
+
+def _allowed(request: Request) -> str:
+    return ", ".join(sorted(method.upper() for method in _operations(request))) or "GET"
+
+
 def _body_schema(request: Request) -> dict[str, Any]:
     """The schema of the body that this route takes, from the OpenAPI document; empty when it takes none."""
-    path = getattr(request.scope.get("route"), "path", "")
-    operation = _document(request)["paths"].get(path, {}).get(request.method.lower(), {})
+    operation = _operations(request).get(request.method.lower(), {})
     schema: dict[str, Any] = (
         operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
     )

@@ -9,7 +9,18 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from api.schemas import DeliveryView, EndpointView, JobView, MethodView, StudentView, TeacherView, WebhookView
+from api.schemas import (
+    AuditView,
+    DeliveryView,
+    EndpointView,
+    JobView,
+    KeyView,
+    MethodView,
+    ProjectView,
+    StudentView,
+    TeacherView,
+    WebhookView,
+)
 from service.observations import Figures
 from service.settings import Shown
 
@@ -171,3 +182,42 @@ def job_progress() -> Progress:
 def show(progress: Progress, task: TaskID, job: JobView) -> None:
     eta = "" if job.eta_seconds is None else f"about {job.eta_seconds:.0f} s to go"
     progress.update(task, completed=job.step, total=job.total_steps, status=job.status, eta=eta)
+
+
+def projects_table(projects: Iterable[ProjectView]) -> Table:
+    out = table("ID", "NAME", "WEIGHT", "JOBS", "GPUS", "GPU-HOURS", "PRIORITY", "QUEUED")
+    for one in projects:
+        used = one.in_use
+        out.add_row(
+            one.id,
+            one.name,
+            f"{one.weight:g}",
+            f"{used.active} of {_limit(one.max_jobs)}",
+            f"{used.gpus:g} of {_limit(one.max_gpus)}",
+            f"≤ {_limit(one.max_gpu_hours)}",
+            f"≤ {one.max_priority}",
+            str(used.queued),
+        )
+    return out
+
+
+def _limit(value: float | None) -> str:
+    return "∞" if value is None else f"{value:g}"
+
+
+def keys_table(keys: Iterable[KeyView]) -> Table:
+    out = table("ID", "KEY", "NAME", "ROLE", "PROJECT", "EXPIRES", "LAST USED", "AGE")
+    for one in keys:
+        expires = "never" if one.expires_at is None else f"{one.expires_at:%Y-%m-%d}"
+        ends = "[red]revoked[/]" if one.revoked_at is not None else expires
+        used = "never" if one.last_used_at is None else age(one.last_used_at)
+        out.add_row(one.id, f"{one.prefix}…", one.name, one.role, one.project_id, ends, used, age(one.created_at))
+    return out
+
+
+def audit_table(entries: Iterable[AuditView]) -> Table:
+    out = table("SEQ", "AT", "KEY", "ACTION", "TARGET", "REQUEST")
+    for one in entries:
+        seq = "–" if one.seq is None else str(one.seq)
+        out.add_row(seq, f"{one.at:%Y-%m-%d %H:%M:%S}", one.key_id or "–", one.action, one.target, one.request_id)
+    return out

@@ -18,6 +18,8 @@ router = APIRouter(prefix="/v1/teachers", tags=["teachers"])
 @router.post("", status_code=201, response_model=TeacherView, responses=problems.declared(400, 409))
 async def register_teacher(body: TeacherCreate, caller: Member, behind: Behind, create: Creating) -> Response:
     """Check a diffusers folder and register it. Safetensors only; nothing of it is run."""
+    async with behind.db.read() as session:
+        await teachers.check_source(session, caller.project_id, body.source)
     facts = await run_in_threadpool(teachers.inspect, behind.store, body.source)
 
     async def make(session: AsyncSession, now: datetime) -> Made:

@@ -19,11 +19,13 @@ from service.db import insert_once
 from service.errors import Conflict, InvalidRequest, NotFound, Pointer, TeacherInvalid
 from service.ids import is_id, new_id
 from service.storage import Storage
-from service.tables import Teacher
+from service.tables import Job, Teacher
 
 BUILTIN = "builtin:digits"
 SHARED = ""
 """The project of teachers that every project may use."""
+JOBS = "jobs"
+"""The store's folder in which each job has its own, by id."""
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 HEADER_LIMIT = 10_000_000
@@ -97,6 +99,16 @@ def inspect_builtin() -> Facts:
         raise TeacherInvalid(f"{BUILTIN} ships in the package `workers`, which is not installed.")
     assets = Path(next(iter(spec.submodule_search_locations))) / "assets" / "digits"
     return inspect(Storage(f"file://{assets}"), "teacher")
+
+
+async def check_source(session: AsyncSession, project_id: str, source: str) -> None:
+    """TeacherInvalid for what jobs of other projects left in the store: to this project, it is not there."""
+    top, *rest = PurePosixPath(source).parts or (".",)
+    if top == JOBS:
+        job_id = rest[0] if rest and is_id(rest[0], "job") else ""
+        owner = await session.scalar(select(Job.project_id).where(Job.id == job_id))
+        if owner != project_id:
+            _refuse(f"'{source}' is not a folder in the store; put the teacher there and give its path.")
 
 
 async def register(

@@ -1,6 +1,7 @@
 """Projects, keys, acting in another project, the audit log, and creates under one Idempotency-Key."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -246,3 +247,19 @@ async def test_old_answers_are_forgotten(server: Server) -> None:
         await session.execute(update(IdempotentRequest).values(created_at=long_ago))
     await Housekeeping(server.behind.db, 15).tick()
     assert (await server.rows())["idempotent_requests"] == 0
+
+
+async def test_what_jobs_of_another_project_left_is_no_teacher(
+    server: Server, teacher_files: Callable[..., dict[str, bytes]]
+) -> None:
+    job = await server.submit()
+    for path, content in teacher_files().items():
+        server.write(f"jobs/{job['id']}/students/one/{path}", content)
+    await post(server, "/v1/projects", name="other")
+    source = f"jobs/{job['id']}/students/one"
+    there = {"Fewstep-Project": "other"}
+    for disguise in (source, f"./{source}", source.replace("/", "//"), "jobs", "jobs/nope", "jobs/\0"):
+        answer = await server.http.post("/v1/teachers", json={"name": "taken", "source": disguise}, headers=there)
+        assert (answer.status_code, answer.json()["code"]) == (422, "teacher_invalid"), disguise
+        assert "is not a folder" in answer.text or "outside the store" in answer.text, disguise
+    assert (await post(server, "/v1/teachers", name="own", source=source))["name"] == "own"

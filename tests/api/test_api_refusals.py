@@ -122,7 +122,11 @@ async def test_what_is_not_there(server: Server) -> None:
 
 
 async def test_a_wrong_verb_is_told_the_right_one(server: Server) -> None:
-    assert "takes POST" in check(await server.http.put("/v1/jobs"), 405, "method_not_allowed").detail
+    for path, verbs in (("/v1/jobs", "GET, POST"), ("/v1/jobs/job_x/cancel", "POST"), ("/healthz", "GET")):
+        answer = await server.http.put(path)
+        assert f"takes {verbs}" in check(answer, 405, "method_not_allowed").detail
+        assert answer.headers["allow"] == verbs
+    assert "takes POST" in check(await server.http.get("/v1/jobs/job_x/cancel"), 405, "method_not_allowed").detail
 
 
 async def test_the_unexpected_is_not_explained_to_strangers(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,8 +166,8 @@ async def test_a_refused_create_does_not_spend_the_key(server: Server) -> None:
 async def test_one_key_at_the_same_moment_creates_one_job(server: Server) -> None:
     headers = {"Idempotency-Key": "race"}
     answers = await asyncio.gather(*(server.http.post("/v1/jobs", json=SPEC, headers=headers) for _ in range(8)))
-    assert {answer.status_code for answer in answers} == {202}
-    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert {answer.status_code for answer in answers} <= {202, 409}
+    assert len({answer.json()["id"] for answer in answers if answer.status_code == 202}) == 1
     assert (await server.rows())["jobs"] == 1
 
 
