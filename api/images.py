@@ -34,7 +34,9 @@ OPENAI_ERROR: dict[str, Any] = {
         }
     },
 }
-ERRORS: dict[int | str, dict[str, Any]] = {status: OPENAI_ERROR for status in (400, 401, 403, 404, 413, 422, 429, 500, 503)}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: OPENAI_ERROR for status in (400, 401, 403, 404, 413, 422, 429, 500, 503)
+}
 
 router = APIRouter(prefix="/v1", tags=["images"])
 
