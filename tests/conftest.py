@@ -1,4 +1,4 @@
-"""What tests of several parts share: one running platform, for those that need real parts."""
+"""What tests of several parts share: one PostgreSQL server, and one running platform for those that need real parts."""
 
 import json
 import os
@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from service_fixtures import postgres, sqlite_template
+
+__all__ = ["postgres", "sqlite_template"]
 
 
 @dataclass(frozen=True)

