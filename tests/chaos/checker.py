@@ -13,9 +13,10 @@ from typing import Any
 from chaos_driver import Run
 from sqlalchemy import select
 
+from service import audit
 from service.db import Database
 from service.status import ACTIVE, TERMINAL, TRANSITIONS, Status
-from service.tables import Attempt, Event, Job, Metric, Student
+from service.tables import Attempt, AuditEntry, Event, Job, Metric, Student
 
 Rows = list[dict[str, Any]]
 
@@ -29,11 +30,14 @@ class State:
     events: Rows
     metrics: Rows
     students: Rows
+    audit: Rows
     accepted: dict[str, str]
     """Job id that the API answered, by Idempotency-Key; each job's name is its key."""
     runs: list[Run]
     alive: list[str] = field(default_factory=list)
     """Submission ids of drivers that the cluster still runs."""
+    chain: str | None = None
+    """What is wrong with the audit log's chain."""
     figure: Callable[[str, int], float] | None = None
     """The loss that a job must have reported of a step; None: any, but the same for all jobs."""
 
@@ -49,8 +53,10 @@ async def read(db: Database, **seen: Any) -> State:
                 ("events", Event),
                 ("metrics", Metric),
                 ("students", Student),
+                ("audit", AuditEntry),
             )
         }
+        seen["chain"] = (await audit.verify(session)).problem
     return State(**rows, **seen)
 
 
@@ -83,6 +89,12 @@ def _lost_or_doubled(state: State) -> Iterator[str]:
             yield f"lost: {job_id}, accepted under {key}, does not exist"
         if names[key] > 1:
             yield f"doubled: {key} made {names[key]} jobs"
+    submitted = Counter(entry["target"] for entry in state.audit if entry["action"] == "job.submit")
+    for job_id, name in ids.items():
+        if submitted[job_id] != 1:
+            yield f"{name} was submitted once, and the audit log has {submitted[job_id]} entries"
+    if state.chain is not None:
+        yield f"audit log: {state.chain}"
     for name in names.keys() - state.accepted.keys():
         yield f"{name} exists, and nobody was told so"
 

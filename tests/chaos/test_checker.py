@@ -35,6 +35,7 @@ def job(name: str) -> State:
         events=events,
         metrics=[{"job_id": job_id, "step": n, "values": {"loss": loss(job_id, n)}} for n in (1, 2, 3)],
         students=[{"job_id": job_id}],
+        audit=[{"action": "job.submit", "target": job_id}],
         accepted={name: job_id},
         runs=[Run(job_id, f"att_{name}1", 0, 10), Run(job_id, f"att_{name}2", 11, 20)],
         figure=loss,
@@ -44,7 +45,7 @@ def job(name: str) -> State:
 @pytest.fixture
 def state() -> State:
     one, other = job("one"), job("other")
-    lists = ("jobs", "attempts", "events", "metrics", "students", "runs")
+    lists = ("jobs", "attempts", "events", "metrics", "students", "audit", "runs")
     joined: dict[str, Any] = {name: getattr(one, name) + getattr(other, name) for name in lists}
     return State(**joined, accepted=one.accepted | other.accepted, figure=loss)
 
@@ -131,6 +132,14 @@ def a_student_twice(state: State) -> None:
     state.students.append({"job_id": "job_one"})
 
 
+def a_submission_without_its_audit_entry(state: State) -> None:
+    state.audit.pop()
+
+
+def a_broken_chain(state: State) -> None:
+    state.chain = "Entry 3 is missing"
+
+
 def no_student(state: State) -> None:
     state.students.pop()
 
@@ -155,6 +164,8 @@ SPOILT = {
     a_gap_between_attempts: "job_one has attempts [2, 3]",
     an_attempt_that_was_not_closed: "job_one: attempt 2 was never closed",
     a_student_twice: "job_one is succeeded and has 2 students",
+    a_submission_without_its_audit_entry: "other was submitted once, and the audit log has 0 entries",
+    a_broken_chain: "audit log: Entry 3 is missing",
     no_student: "job_other is succeeded and has 0 students",
 }
 
