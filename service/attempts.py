@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -17,6 +18,11 @@ from service.master_keys import derive, master_key
 from service.observations import Observation, Report, ReportAnswer
 from service.status import REASONS, Reason, Wish
 from service.tables import Attempt, Checkpoint, Job, Log, Metric, Outcome, Sample
+
+CLOCK_SECONDS = 120.0
+"""How far the clock of a job's machine may be off before the log says so."""
+
+log = structlog.get_logger(__name__)
 
 
 async def create(session: AsyncSession, job_id: str, number: int, now: datetime, gpus: float = 0.0) -> Attempt:
@@ -133,6 +139,8 @@ async def report(session: AsyncSession, attempt_id: str, report: Report, now: da
     for expected, seen in enumerate(new, start=attempt.acknowledged + 1):
         if seen.seq != expected:
             raise Conflict(f"Observation {seen.seq} came where {expected} was due; send from {expected} on again.")
+    if new and attempt.acknowledged == 0:
+        _check_clock(attempt, new[-1], now)
     acknowledged = attempt.acknowledged + len(new)
     words = _own_words(new)
     values = {"acknowledged": acknowledged, "last_report_at": now, **words}
@@ -149,6 +157,14 @@ def _progressed(new: Sequence[Observation], phase: str | None) -> bool:
     """Whether a report shows more than that the process lives. Judging and exporting say nothing for minutes."""
     said = any(not isinstance(seen, observations.LogLine) for seen in new)
     return said or phase in ("evaluating", "exporting")
+
+
+def _check_clock(attempt: Attempt, seen: Observation, now: datetime) -> None:
+    """Say that the job's machine has another time. Its figures carry that time; no decision is made by it."""
+    ahead = seen.at - now.timestamp()
+    if abs(ahead) > CLOCK_SECONDS:
+        about = {"job_id": attempt.job_id, "attempt_id": attempt.id, "seconds_ahead": round(ahead)}
+        log.warning("reports.wrong_clock", **about)
 
 
 def _own_words(new: Sequence[Observation]) -> dict[str, Any]:

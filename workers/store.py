@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fsspec import AbstractFileSystem
+from fsspec.asyn import AsyncFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
@@ -21,6 +22,11 @@ S3: dict[str, Any] = {
     "config_kwargs": {"connect_timeout": 5, "read_timeout": 30, "retries": {"total_max_attempts": 1}},
 }
 """Credentials, region and endpoint come from the AWS_* variables. s3fs itself tries five times, with pauses."""
+
+
+FIRST_SECONDS, BYTES_PER_SECOND = 60.0, 1_000_000
+"""Writing may take so long, and so much longer for each byte. S3 has a say before it takes any (`Expect:
+100-continue`), and waiting for that is under none of the timeouts above."""
 
 
 class StoreLost(Exception):
@@ -54,7 +60,8 @@ class Store:
             try:
                 if self.local:
                     Path(self.path(path)).parent.mkdir(parents=True, exist_ok=True)
-                self.fs.put(f"{folder}/", self.path(path), recursive=True)
+                size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+                self.fs.put(f"{folder}/", self.path(path), recursive=True, **self._patience(size))
             except Exception:
                 self._discard(path)
                 raise
@@ -63,7 +70,7 @@ class Store:
         """Write one file; readers see all of it or none."""
         with _lost(path):
             if not self.local:
-                self.fs.pipe_file(self.path(path), content)
+                self.fs.pipe_file(self.path(path), content, **self._patience(len(content)))
                 return
             target = Path(self.path(path))
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,6 +96,11 @@ class Store:
             content = self.fs.cat_file(self.path(path))
         found: dict[str, Any] = json.loads(content)
         return found
+
+    def _patience(self, size: int) -> dict[str, float]:
+        """What a remote file system is told of how long it may take to write `size` bytes."""
+        remote = isinstance(self.fs, AsyncFileSystem)
+        return {"timeout": FIRST_SECONDS + size / BYTES_PER_SECOND} if remote else {}
 
     def _discard(self, path: str) -> None:
         """Take away what was begun. A store that fails even in this keeps a folder that nobody names."""
