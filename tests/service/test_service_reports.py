@@ -190,3 +190,20 @@ async def test_two_senders_at_once_store_everything_once(db: ClockedDatabase, di
     assert {answer.acknowledged for answer in answers} == {20}
     async with db.read() as session:
         assert (await session.execute(select(func.count()).select_from(Metric))).scalar_one() == 20
+
+
+async def test_who_fetched_the_order_last_is_the_writer(db: ClockedDatabase, digits: Teacher) -> None:
+    """A dead worker's last report may arrive after its successor began: it must not take the successor's numbers."""
+    _, attempt = await start(db, digits)
+
+    async def fetch() -> int:
+        async with db.write() as session:
+            return (await attempts.order(session, attempt.id))[0].writer
+
+    lines = [{"type": "log", "message": str(n)} for n in range(3)]
+    dead = await fetch()
+    await send(db, attempt, report(lines[0], writer=dead))
+    alive = await fetch()
+    with pytest.raises(AttemptFenced, match="is late"):
+        await send(db, attempt, report(*lines, writer=dead))
+    assert (await send(db, attempt, report(lines[1], start=2, writer=alive))).acknowledged == 2
