@@ -9,7 +9,7 @@ import pytest
 
 RUN = Path(__file__).parent / "run.py"
 LEASE = 8
-"""Seconds: longer than by default, since other tests run beside this one and recovery must take less than two leases."""
+"""Seconds: longer than by default, since other tests run beside this one; recovery must take less than two leases."""
 
 
 @pytest.mark.timeout(600)
