@@ -1,4 +1,4 @@
-"""What docker-compose.yml describes, run by hand, while two of its processes are killed in the middle of a job."""
+"""What docker-compose.yml describes, run by hand, while processes of it are killed in the middle of jobs."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ from service.status import TERMINAL, Status
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.timeout(420),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(sys.platform != "linux", reason="elsewhere loopback is one address"),
 ]
 SPEC: dict[str, Any] = {
@@ -46,14 +46,14 @@ def topology(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
 
 
 def until_step(client: Client, job: JobView, step: int) -> JobView:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         job = client.job(job.id)
         assert job.status not in TERMINAL, f"the job ended too early: {job.status}, {job.detail}"
         if job.step >= step:
             return job
         time.sleep(0.05)
-    raise AssertionError(f"no step {step} within two minutes: {job}")
+    raise AssertionError(f"no step {step} within five minutes: {job}")
 
 
 def train_worker(attempt: str) -> psutil.Process:
@@ -66,25 +66,22 @@ def train_worker(attempt: str) -> psutil.Process:
     raise AssertionError("no worker of this attempt")
 
 
-def test_a_control_plane_and_a_worker_die_and_the_job_does_not(topology: Topology, tmp_path: Path) -> None:
+def test_a_control_plane_dies_and_its_job_does_not(topology: Topology, tmp_path: Path) -> None:
     key = topology.secret("api_key")
     with Client(topology.url("control-plane-1"), key) as first:
         job = first.submit(SPEC)
     with Client(topology.url("control-plane-2"), key) as client, Client(topology.url("proxy"), key) as public:
         job = until_step(client, job, 10)
         os.kill(topology.children["control-plane-1"].pid, signal.SIGKILL)
-        job = until_step(client, job, 30)
-        train_worker(job.attempts[-1].id).kill()
-        job = client.wait(job.id, timeout=200)
+        job = client.wait(job.id, timeout=300)
         assert job.status is Status.SUCCEEDED, job.detail
         assert public.job(job.id).status is Status.SUCCEEDED, "the proxy goes on with the control plane that is left"
         with pytest.raises(ServerError):
             Client(topology.url("control-plane-1"), key).job(job.id)
 
-        assert len(job.attempts) == 1, "neither death costs an attempt"
+        assert len(job.attempts) == 1, "its workers report to the other one"
         steps = [metric.step for metric in client.metrics(job.id)]
         assert steps == list(range(1, len(steps) + 1)), "every step once"
-        assert any("Going on from step-" in line.message for line in client.logs(job.id)), "a checkpoint came from S3"
 
         student = next(client.students(job.id))
         archive = client.download(student.archive_url, tmp_path / "student.zip")
@@ -100,9 +97,17 @@ def test_a_control_plane_and_a_worker_die_and_the_job_does_not(topology: Topolog
 
 
 @pytest.mark.slow
-def test_an_endpoint_is_served_from_s3_through_the_gateway(topology: Topology) -> None:
+def test_a_worker_goes_on_from_s3_and_the_student_is_served_from_there(topology: Topology) -> None:
     with Client(topology.url("proxy"), topology.secret("api_key")) as client:
-        job = client.wait(client.submit(SPEC | {"method": SPEC["method"] | {"rung_iterations": 5}}).id, timeout=200)
+        job = until_step(client, client.submit(SPEC), 30)
+        train_worker(job.attempts[-1].id).kill()
+        job = client.wait(job.id, timeout=300)
+        assert job.status is Status.SUCCEEDED, job.detail
+        assert len(job.attempts) == 1
+        assert any("Going on from step-" in line.message for line in client.logs(job.id))
+        steps = [metric.step for metric in client.metrics(job.id)]
+        assert steps == list(range(1, len(steps) + 1))
+
         client.create_endpoint("seven", job.students[0])
         assert client.wait_endpoint("seven", timeout=120).status == "ready"
         assert len(client.generate("seven", class_label=7).data) == 1

@@ -24,7 +24,7 @@ from deploy.child import Child, end, survivors
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-PATIENCE = 150
+PATIENCE = 240
 """Seconds for a service to become healthy."""
 
 Service = dict[str, Any]
@@ -73,7 +73,7 @@ class Topology:
         for child in reversed(self.children.values()):
             child.terminate()
         for child in reversed(self.children.values()):
-            child.wait(8)
+            child.wait(3)  # whatever is slower is killed
         children = self.children.values()
         end(survivors([c.mark for c in children], [c.session for c in children]), grace=0.5)
         if self._postgres is not None:
