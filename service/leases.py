@@ -112,6 +112,14 @@ class JobLeases:
         self._held = {}
 
 
+async def forget_all(db: Database) -> None:
+    """End every lease. For SQLite, which serves one process: at its start, whoever held them is dead."""
+    free = {"lease_token": None, "lease_expires_at": None, "look_at": AT_ONCE}
+    async with db.write() as session:
+        await session.execute(update(Job).where(Job.lease_token.is_not(None)).values(free))
+        await session.execute(delete(Duty))
+
+
 async def anything_due(session: AsyncSession, now: datetime) -> bool:
     """Whether a job waits to be looked at, or for a place on the cluster."""
     due = exists().where(Job.look_at <= now) | exists().where(Job.status == Status.QUEUED)
@@ -170,7 +178,8 @@ async def _heartbeat(extend: Callable[[], Awaitable[object]], every: float) -> A
     async def beat() -> None:
         while not over.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(over.wait(), every)
+                async with asyncio.timeout(every):
+                    await over.wait()
                 return
             try:
                 await extend()

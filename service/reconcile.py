@@ -25,7 +25,7 @@ from service.decide import UNSEEN, Action, Ask, Conclude, Move, Sight, Submit, U
 from service.deliver import Deliverer
 from service.deployments import Deployments
 from service.housekeeping import Housekeeping
-from service.leases import Claim, DutyLease, JobLeases, anything_due
+from service.leases import Claim, DutyLease, JobLeases, anything_due, forget_all
 from service.logs import configure_logging
 from service.meters import Meters
 from service.settings import Settings
@@ -80,7 +80,8 @@ class Loop:
             except Exception:
                 log.exception(f"{self._name}.tick_failed")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._nudged.wait(), self._interval)
+                async with asyncio.timeout(self._interval):
+                    await self._nudged.wait()
 
 
 class Reconciler:
@@ -110,6 +111,8 @@ class Reconciler:
 
     async def run(self) -> None:
         """Reconcile until cancelled; then give back what is held, so that another process can go on at once."""
+        if self._db.is_sqlite:
+            await forget_all(self._db)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._jobs.run())

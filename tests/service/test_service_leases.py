@@ -15,7 +15,7 @@ from world import World
 import service.db
 from service import attempts, jobs, reconcile
 from service.cluster import NodeSeen
-from service.leases import LOOK_SECONDS, DutyLease, JobLeases
+from service.leases import LOOK_SECONDS, DutyLease, JobLeases, forget_all
 from service.settings import Settings
 from service.status import Reason, Status, Wish
 from service.tables import Attempt, Job, Teacher
@@ -92,6 +92,18 @@ async def test_an_expired_lease_is_taken_over_and_the_late_holder_changes_nothin
     await quick.release(claim, [job_id])
     job = await world.job(job_id)
     assert (job.status, job.look_at, job.lease_token, job.lease_expires_at) == (S.FAILED, None, None, None)
+
+
+async def test_on_sqlite_a_new_process_does_not_wait_for_the_dead_ones_leases(world: World) -> None:
+    job_id = await running(world)
+    await call(world.db, job_id)
+    assert (await JobLeases(world.db, SECONDS).claim(9)).jobs
+    async with DutyLease(world.db, "cluster", SECONDS).held() as mine:
+        assert mine
+    await forget_all(world.db)
+    assert [job.id for job in (await JobLeases(world.db, SECONDS).claim(9)).jobs] == [job_id]
+    async with DutyLease(world.db, "cluster", SECONDS).held() as mine:
+        assert mine
 
 
 async def test_a_heartbeat_keeps_the_lease(world: World) -> None:
