@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: help setup demo up test lint chaos bench teacher clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 setup: .make/python .make/dashboard  ## Virtual environment, packages and dashboard
 
@@ -40,7 +40,10 @@ chaos: setup  ## Kill everything at random and at named points; SEED, KILLS, REA
 	@$(BIN)/python tests/chaos/run.py --seed $(SEED) --kills $(REAL_KILLS) --cluster real
 
 bench: setup  ## Ratios against the bare loop, ray job submit and the in-process pipeline
-	@for bench in tests/bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+	@for bench in overhead serving; do $(BIN)/python tests/bench/bench_$$bench.py || exit 1; done
+
+bench-control: setup  ## The control plane's speed on both databases, each figure beside its bar (8 minutes)
+	@$(BIN)/python tests/bench/bench_control.py
 
 teacher: .make/python  ## Train the shipped digits teacher and its evaluator again
 	@$(BIN)/python -m workers.pretrain

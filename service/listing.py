@@ -58,18 +58,14 @@ def statement(
         wheres.append(Job.teacher == teacher)
     if name is not None:
         wheres.append(Job.name == name)
-    if not statuses and teacher is None and method is None and name is None:
-        below = [] if after is None else [Job.id < after]
-        return select(Job).where(*wheres, *below).order_by(Job.id.desc()).limit(count)
 
     def ids(status: Status) -> Select[str]:
-        if method is None:
-            found = select(Job.id.label("id")).where(*wheres, Job.status == status)
-        else:
-            mine = (JobMethod.project_id == project_id) & (JobMethod.kind == method) & (JobMethod.status == status)
+        mine = (JobMethod.project_id == project_id) & (JobMethod.kind == method) & (JobMethod.status == status)
+        if method is not None and len(wheres) == 1:
             found = select(JobMethod.job_id.label("id")).where(mine)
-            if len(wheres) > 1:
-                found = found.join(Job, Job.id == JobMethod.job_id).where(*wheres)
+        else:
+            found = select(Job.id.label("id")).where(*wheres, Job.status == status)
+            found = found if method is None else found.join(JobMethod, (JobMethod.job_id == Job.id) & mine)
         id = found.selected_columns["id"]
         found = found if after is None else found.where(id < after)
         newest = found.order_by(id.desc()).limit(count).subquery()

@@ -71,7 +71,6 @@ class Job(Row):
     __tablename__ = "jobs"
     __table_args__ = (
         Index(None, "status", "id"),
-        Index(None, "project_id", "id"),
         Index(None, "project_id", "status", "id"),
         Index(None, "project_id", "name", "status", "id"),
         Index(None, "project_id", "teacher", "status", "id"),

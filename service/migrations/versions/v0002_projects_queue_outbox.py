@@ -165,7 +165,6 @@ def upgrade() -> None:
         sqlite_where=sa.text("look_at IS NOT NULL"),
         postgresql_where=sa.text("look_at IS NOT NULL"),
     )
-    op.create_index("ix_jobs_project_id_id", "jobs", ["project_id", "id"], unique=False)
     op.create_index("ix_jobs_project_id_name_status_id", "jobs", ["project_id", "name", "status", "id"], unique=False)
     op.create_index("ix_jobs_project_id_status_id", "jobs", ["project_id", "status", "id"], unique=False)
     op.create_index(
