@@ -19,7 +19,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, Insert, Table, event, func, insert, make_url, select
+from sqlalchemy import BigInteger, Connection, Engine, Insert, Table, bindparam, event, func, insert, make_url, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import IntegrityError, InvalidatePoolError
@@ -42,6 +42,8 @@ LATE_SECONDS = 0.02
 """An answer that took longer says what the time was, and is good for one use."""
 
 _CLOCK = select(func.clock_timestamp())
+_LOCK = select(func.pg_advisory_xact_lock(bindparam("number", type_=BigInteger)))
+_TRY_LOCK = select(func.pg_try_advisory_xact_lock(bindparam("number", type_=BigInteger)))
 
 
 class SchemaMismatch(Exception):
@@ -99,13 +101,13 @@ class Database:
     async def exclusive(self, session: AsyncSession, name: str) -> None:
         """Keep other writers out of the section called `name` until this transaction ends."""
         if not self.is_sqlite:
-            await session.execute(select(func.pg_advisory_xact_lock(_lock_number(name))))
+            await session.execute(_LOCK, {"number": _lock_number(name)})
 
     async def try_exclusive(self, session: AsyncSession, name: str) -> bool:
         """As `exclusive`, but False instead of waiting when another transaction is in the section."""
         if self.is_sqlite:
             return True
-        return bool((await session.execute(select(func.pg_try_advisory_xact_lock(_lock_number(name))))).scalar_one())
+        return bool((await session.execute(_TRY_LOCK, {"number": _lock_number(name)})).scalar_one())
 
     async def revision(self) -> str | None:
         """The schema revision that the database is at; None when it is empty."""
@@ -150,14 +152,18 @@ async def insert_once(
     """Insert rows; where one with the same `unique` columns exists, leave it, or overwrite its `update` columns."""
     if not rows:
         return
-    build = sqlite_dialect.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    statement = build(table)
+    connection = await session.connection()
+    statement = _insert_once(table, tuple(unique), tuple(update), connection.dialect.name == "sqlite")
+    await connection.execute(statement, rows)
+
+
+@cache
+def _insert_once(table: type[Row], unique: tuple[str, ...], update: tuple[str, ...], on_sqlite: bool) -> Insert:
+    statement = (sqlite_dialect.insert if on_sqlite else postgresql.insert)(cast(Table, table.__table__))
     if update:
         changes = {name: statement.excluded[name] for name in update}
-        statement = statement.on_conflict_do_update(index_elements=unique, set_=changes)
-    else:
-        statement = statement.on_conflict_do_nothing(index_elements=unique)
-    await session.execute(statement, rows)
+        return statement.on_conflict_do_update(index_elements=unique, set_=changes)
+    return statement.on_conflict_do_nothing(index_elements=unique)
 
 
 async def insert_row(session: AsyncSession, row: Row) -> None:
