@@ -103,7 +103,7 @@ def test_a_worker_goes_on_from_s3_and_the_student_is_served_from_there(topology:
         train_worker(job.attempts[-1].id).kill()
         job = client.wait(job.id, timeout=300)
         assert job.status is Status.SUCCEEDED, job.detail
-        assert len(job.attempts) == 1
+        assert len(job.attempts) == 1, [(attempt.reason, attempt.detail) for attempt in job.attempts]
         assert any("Going on from step-" in line.message for line in client.logs(job.id))
         steps = [metric.step for metric in client.metrics(job.id)]
         assert steps == list(range(1, len(steps) + 1))
