@@ -48,8 +48,12 @@ class Trap:
         self._file = file
 
     def arm(self, point: str) -> None:
-        """Let it die at `point`, or at whatever point comes next: `ANY`."""
+        """Let it die at `point`."""
         self._armed.value = point.encode()
+
+    def arm_any(self, after: int) -> None:
+        """Let it die at whatever point comes after `after` others."""
+        self._armed.value = f"{ANY}{after}".encode()
 
     def disarm(self) -> str | None:
         """The point at which it has died, if it has died at one."""
@@ -63,7 +67,10 @@ class Trap:
             self._passed.add(point)
             with self._file.open("a") as file:
                 file.write(point + "\n")
-        if self._armed.value in (point.encode(), ANY.encode()):
+        armed = self._armed.value.decode()
+        if armed.startswith(ANY) and armed != f"{ANY}0":
+            self._armed.value = f"{ANY}{int(armed.removeprefix(ANY)) - 1}".encode()
+        elif armed in (point, f"{ANY}0"):
             self._armed.value = f"{DIED_AT}{point}".encode()
             os.kill(os.getpid(), signal.SIGKILL)
 

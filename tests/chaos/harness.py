@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import httpx
-from control_plane import ANY, AT_START, Plane, reconcile, serve
+from control_plane import AT_START, Plane, reconcile, serve
 from eyes import Eyes
 from pydantic import SecretStr
 from stores import Postgres
@@ -103,7 +103,7 @@ class Harness:
                 self._count(plane, None)
                 plane.start()
             if not await plane.dies(PATIENCE):
-                plane.trap.arm(ANY)
+                plane.trap.arm_any(rng.randrange(8))
                 await plane.dies(PATIENCE)
         plane.kill()
         await plane.dies(5)
