@@ -24,7 +24,7 @@ KINDS = ("progressive", "consistency", "dmd2", "adversarial", "lcm", "shortcut")
 FACTS = teachers.Facts("DDIMPipeline", "DDIMScheduler", "v_prediction", [1, 8, 8], 10, 1, "0" * 64)
 
 _ID = "'job_' || substr('00000000000000000000000000', 1, 26 - length(CAST(i AS TEXT))) || CAST(i AS TEXT)"
-_DIE = "(i * 7919 % 1000)"
+_DIE = "(i % 1000 * 919 % 1000)"
 _STATUS = f"""CASE WHEN {_DIE} < 2 THEN 'running' WHEN {_DIE} < 5 THEN 'queued' WHEN {_DIE} < 6 THEN 'starting'
   WHEN {_DIE} < 7 THEN 'finishing' WHEN {_DIE} < 12 THEN 'paused' WHEN {_DIE} < 100 THEN 'cancelled'
   WHEN {_DIE} < 200 THEN 'failed' ELSE 'succeeded' END"""
