@@ -243,6 +243,8 @@ class Gateway:
                 model.close()
         if self._server is None:
             listener = socket.create_server(self._where, backlog=1024)
+            # asyncio does it only for sockets that it made itself; without it every answer waits 40 ms for an ACK.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             config_ = uvicorn.Config(self._api.asgi, access_log=False, log_level="warning", lifespan="off")
             self._server = asyncio.create_task(uvicorn.Server(config_).serve([listener]))
 

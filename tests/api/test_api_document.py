@@ -33,6 +33,7 @@ async def test_the_document_is_true(server: Server, teacher_files: object, tmp_p
     await Seeds(server).plant(teacher_files)
     (tmp_path / "schemathesis.toml").write_text(config())
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does it for its own sockets alone
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/openapi.json"
     web = uvicorn.Server(uvicorn.Config(server.app, lifespan="off", log_level="error"))
     serving = asyncio.create_task(web.serve(sockets=[listener]))
