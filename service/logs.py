@@ -15,7 +15,7 @@ from structlog.types import EventDict, Processor, WrappedLogger
 from service.settings import redacted
 
 _SECRET = re.compile(r"(?i)(^|_)(authorization|token|secret|password|key)$")
-_SERVER = ("uvicorn", "uvicorn.error", "uvicorn.access")
+_SERVER = ("uvicorn", "uvicorn.error")
 
 
 def configure_logging(more: Sequence[Processor] = ()) -> None:
@@ -50,6 +50,9 @@ def configure_logging(more: Sequence[Processor] = ()) -> None:
     for name in _SERVER:  # the server's own handlers write plain text
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
+    access = logging.getLogger("uvicorn.access")  # says less than our own line for each request
+    access.handlers.clear()
+    access.propagate = False
 
 
 class _Lines(logging.StreamHandler[Any]):
