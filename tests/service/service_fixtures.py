@@ -14,7 +14,7 @@ from fake_cluster import FakeCluster
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service import teachers
+from service import projects, teachers
 from service.columns import Row
 from service.db import Database, head_revision
 from service.settings import Settings
@@ -84,6 +84,7 @@ def postgres() -> Iterator[Callable[[], str]]:
             await session.execute(text(f"TRUNCATE {', '.join(Row.metadata.tables)} CASCADE"))
             await session.execute(text("DELETE FROM alembic_version"))
             await session.execute(text(f"INSERT INTO alembic_version VALUES ('{head_revision()}')"))
+            await projects.ensure_default(session, await db.now(session))
         await db.close()
 
     def make() -> str:
