@@ -120,13 +120,15 @@ class Database:
         if self.is_sqlite:  # where a table is changed by making it anew, which references to it would forbid
             event.listen(engine.sync_engine, "connect", partial(sqlite.prepare, references=False))
             event.listen(engine.sync_engine, "begin", sqlite.begin)
-        async with engine.connect() as connection:
-            await connection.run_sync(_check_known)
-            await connection.run_sync(lambda sync: command.upgrade(_alembic(sync), "head"))
-            if self.is_sqlite and (broken := (await connection.exec_driver_sql("PRAGMA foreign_key_check")).all()):
-                raise SchemaMismatch(f"The upgrade left rows that refer to nothing, and was undone: {broken[:5]}")
-            await connection.commit()
-        await engine.dispose()
+        try:
+            async with engine.connect() as connection:
+                await connection.run_sync(_check_known)
+                await connection.run_sync(lambda sync: command.upgrade(_alembic(sync), "head"))
+                if self.is_sqlite and (broken := (await connection.exec_driver_sql("PRAGMA foreign_key_check")).all()):
+                    raise SchemaMismatch(f"The upgrade left rows that refer to nothing, and was undone: {broken[:5]}")
+                await connection.commit()
+        finally:
+            await engine.dispose()
 
     async def open(self) -> None:
         """Make sure of the schema: SQLite is upgraded, PostgreSQL must already be at the newest revision."""
