@@ -65,10 +65,11 @@ async def anyone() -> None:
     """A route that everybody may ask says so by depending on this."""
 
 
-async def authenticate(behind: Behind, credentials: _Credentials, fewstep_project: _ActIn = None) -> Caller:
+async def authenticate(request: Request, credentials: _Credentials, fewstep_project: _ActIn = None) -> Caller:
     """Whose API key asks, and in which project. Unauthorized, Forbidden, NotFound."""
     if credentials is None:
         raise Unauthorized("Send an API key as 'Authorization: Bearer <key>'; the first is in $FEWSTEP_HOME/api_key.")
+    behind = await services(request)
     return await behind.keyring.check(credentials.credentials, fewstep_project)
 
 
@@ -173,8 +174,8 @@ class Write:
         )
 
 
-async def _write(request: Request, behind: Behind, caller: Annotated[Caller, Depends(authenticate)]) -> Write:
-    return Write(request, behind, caller)
+async def _write(request: Request, caller: Annotated[Caller, Depends(authenticate)]) -> Write:
+    return Write(request, await services(request), caller)
 
 
 Writing = Annotated[Write, Depends(_write)]
@@ -206,10 +207,11 @@ class Create:
                     return _created(status, stored, replayed=True)
             location, view = await make(session, now)
             self._write.target = location.rsplit("/", 1)[1]
+            body = view.model_dump(mode="json")
             if self._key is not None:
-                kept = {"location": location, "body": view.model_copy(update=_hidden(view)).model_dump(mode="json")}
+                kept = {"location": location, "body": {**body, **_hidden(view)}}
                 await idempotency.remember(session, project_id, self._key, digest, kept, now)
-        return _created(status, {"location": location, "body": view.model_dump(mode="json")})
+        return _created(status, {"location": location, "body": body})
 
     async def _digest(self) -> str:
         request = self._write.request

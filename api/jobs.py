@@ -35,7 +35,7 @@ async def submit_job(
         teacher = await teachers.find(session, caller.project_id, spec.teacher)
         here = tracing.traceparent(traceparent)
         job = await jobs.submit(session, caller.project_id, spec, teacher, now, here)
-        return f"/v1/jobs/{job.id}", job_view(job)
+        return f"/v1/jobs/{job.id}", job_view(job, spec=spec.resolved())
 
     with tracing.span("job.submit"):
         answer = await create(202, make)
@@ -135,8 +135,13 @@ async def _whole_view(session: AsyncSession, job: Job) -> JobView:
 
 
 def job_view(
-    job: Job, tries: Sequence[Attempt] = (), students: Sequence[str] = (), eta: float | None = None
+    job: Job,
+    tries: Sequence[Attempt] = (),
+    students: Sequence[str] = (),
+    eta: float | None = None,
+    spec: JobSpec | None = None,
 ) -> JobView:
+    """`spec`: the job's, resolved, where it is at hand; else it is read from the row."""
     said = job.detail.strip().splitlines()
     return JobView(
         id=job.id,
@@ -151,7 +156,7 @@ def job_view(
         preemptions=job.preemptions,
         teacher=job.teacher,
         methods=job.methods.split(),
-        spec=JobSpec.model_validate(job.spec),
+        spec=spec or JobSpec.model_validate(job.spec),
         step=job.step,
         total_steps=job.total_steps,
         progress=min(1.0, job.step / job.total_steps),

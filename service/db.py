@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +19,21 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import BigInteger, Connection, Engine, Insert, Table, bindparam, event, func, insert, make_url, select
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Engine,
+    Insert,
+    Select,
+    Table,
+    bindparam,
+    event,
+    func,
+    insert,
+    literal_column,
+    make_url,
+    select,
+)
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import IntegrityError, InvalidatePoolError
@@ -107,7 +121,8 @@ class Database:
         """As `exclusive`, but False instead of waiting when another transaction is in the section."""
         if self.is_sqlite:
             return True
-        return bool((await session.execute(_TRY_LOCK, {"number": _lock_number(name)})).scalar_one())
+        connection = await session.connection()
+        return bool((await connection.execute(_TRY_LOCK, {"number": _lock_number(name)})).scalar_one())
 
     async def revision(self) -> str | None:
         """The schema revision that the database is at; None when it is empty."""
@@ -168,13 +183,38 @@ def _insert_once(table: type[Row], unique: tuple[str, ...], update: tuple[str, .
     return statement.on_conflict_do_nothing(index_elements=unique)
 
 
-async def insert_row(session: AsyncSession, row: Row) -> None:
-    """Insert a new object that the session need not know, and fill its table's defaults in."""
+def row_values(row: Row) -> dict[str, Any]:
+    """The columns of a new object that no session need know; its table's defaults are filled in."""
     for column in row.__table__.columns:
         if column.default is not None and getattr(row, column.key) is None:
             setattr(row, column.key, column.default.arg)
-    values = {column.key: getattr(row, column.key) for column in row.__table__.columns}
-    await insert_rows(session, type(row), [values])
+    return {column.key: getattr(row, column.key) for column in row.__table__.columns}
+
+
+async def insert_together(session: AsyncSession, rows: Sequence[tuple[type[Row], dict[str, Any]]]) -> None:
+    """Insert rows of several tables; PostgreSQL is asked once for all of them, and not once for each table."""
+    connection = await session.connection()
+    if connection.dialect.name == "sqlite":
+        for table, values in rows:
+            await connection.execute(_insert_into(table), values)
+        return
+    statement = _insert_together(tuple((table, tuple(values)) for table, values in rows))
+    values = {_name(i, key): value for i, (_, row) in enumerate(rows) for key, value in row.items()}
+    await connection.execute(statement, values)
+
+
+@lru_cache(1_000)
+def _insert_together(rows: tuple[tuple[type[Row], tuple[str, ...]], ...]) -> Select[Any]:
+    statement: Select[Any] = select(literal_column("1"))
+    for i, (table, keys) in enumerate(rows):
+        columns = cast(Table, table.__table__).columns
+        values = {key: bindparam(_name(i, key), type_=columns[key].type) for key in keys}
+        statement = statement.add_cte(_insert_into(table).values(values).cte(f"row_{i}"))
+    return statement
+
+
+def _name(i: int, key: str) -> str:
+    return f"row_{i}_{key}"
 
 
 async def insert_rows(session: AsyncSession, table: type[Row], rows: Sequence[dict[str, Any]]) -> None:

@@ -43,9 +43,24 @@ async def append(
     data: dict[str, Any] | None = None,
 ) -> None:
     """Append an event, and its deliveries, under a number that the caller took from the job's row."""
-    row = {"job_id": job_id, "seq": seq, "at": now, "type": type, "status": status, "reason": reason}
-    await insert_rows(session, Event, [{**row, "message": message, "data": data or {}}])
+    await insert_rows(session, Event, [row(job_id, seq, type, message, now, status=status, reason=reason, data=data)])
     await outbox.announce(session, job_id, seq, type, message, now, status, reason, data or {})
+
+
+def row(
+    job_id: str,
+    seq: int,
+    type: str,
+    message: str,
+    now: datetime,
+    *,
+    status: Status | None = None,
+    reason: Reason | None = None,
+    data: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The columns of an event."""
+    values = {"job_id": job_id, "seq": seq, "at": now, "type": type, "status": status, "reason": reason}
+    return {**values, "message": message, "data": data or {}}
 
 
 async def events_after(session: AsyncSession, job_id: str, seq: int, limit: int) -> Sequence[Event]:

@@ -35,7 +35,7 @@ async def claim(
     if not await db.try_exclusive(session, f"idempotency {project_id} {key}"):
         raise InProgress("The first request with this Idempotency-Key is being answered right now; send it again.")
     asked = {"project_id": project_id, "key": key, "since": now - KEEP}
-    stored = (await session.execute(_STORED, asked)).one_or_none()
+    stored = (await (await session.connection()).execute(_STORED, asked)).one_or_none()
     if stored is None:
         return None
     if stored.request_sha256 != request_sha256:

@@ -7,13 +7,13 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service import events
-from service.db import insert_row, insert_rows
+from service import events, outbox
+from service.db import insert_together, row_values
 from service.errors import Conflict, NotFound
 from service.ids import is_id, new_id
 from service.spec import JobSpec
 from service.status import ACTIVE, REASONS, TERMINAL, TRANSITIONS, Reason, Status, Wish
-from service.tables import Attempt, Checkpoint, Job, JobMethod, Metric, Sample, Teacher
+from service.tables import Attempt, Checkpoint, Event, Job, JobMethod, Metric, Sample, Teacher
 
 AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 """`look_at` of a job that the reconciler has to look at before all others."""
@@ -52,12 +52,13 @@ async def submit(
         reason=Reason.SUBMITTED,
         last_event=1,
     )
-    await insert_row(session, job)
+    found_by = {"project_id": project_id, "job_id": job.id, "status": job.status}
     kinds = sorted(set(job.methods.split()))
-    rows = [{"project_id": project_id, "kind": kind, "job_id": job.id, "status": job.status} for kind in kinds]
-    await insert_rows(session, JobMethod, rows)
     message = REASONS[job.reason]
-    await events.append(session, job.id, 1, "status", message, now, status=job.status, reason=job.reason)
+    first = events.row(job.id, 1, "status", message, now, status=job.status, reason=job.reason)
+    methods = [(JobMethod, {**found_by, "kind": kind}) for kind in kinds]
+    await insert_together(session, [(Job, row_values(job)), *methods, (Event, first)])
+    await outbox.announce(session, job.id, 1, "status", message, now, job.status, job.reason, {})
     return job
 
 

@@ -65,8 +65,8 @@ async def announce(
         return
     name = f"job.{status.value}" if status is not None else f"job.{type}"
     rows = []
-    listening = (await session.execute(_LISTENING, {"job_id": job_id})).tuples()
-    for webhook_id, wanted, job_name, job_status, job_reason in listening:
+    listening = await (await session.connection()).execute(_LISTENING, {"job_id": job_id})
+    for webhook_id, wanted, job_name, job_status, job_reason in listening.all():
         if not wanted or name in wanted:
             told: dict[str, Any] = {"job": job_id, "name": job_name}
             told |= {"status": status or job_status, "reason": reason or job_reason}

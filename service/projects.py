@@ -63,7 +63,8 @@ _MAX_PRIORITY = select(Project.max_priority).where(Project.id == bindparam("proj
 
 async def check_priority(session: AsyncSession, project_id: str, priority: int) -> None:
     """InvalidRequest when the project's jobs may not ask for so high a priority."""
-    highest = await session.scalar(_MAX_PRIORITY, {"project_id": project_id})
+    connection = await session.connection()
+    highest = await connection.scalar(_MAX_PRIORITY, {"project_id": project_id})
     if highest is not None and priority > highest:
         detail = f"This project's jobs may ask for {highest} at most; lower it, or have an admin raise max_priority."
         raise InvalidRequest(f"/priority: {detail}", [Pointer("/priority", detail)])
