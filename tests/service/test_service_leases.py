@@ -230,19 +230,19 @@ async def test_64_reconcilers_never_run_one_job_twice(
     cluster.machines = [NodeSeen(f"node-{i}", cpus=32, gpus=0) for i in range(6)]
     world = World(db, cluster, settings.model_copy(update={"max_running": 200}))
     world.drivers.script, world.drivers.sends = SHORT, 1
-    ids = [await world.submit() for _ in range(100)]
+    ids = [await world.submit() for _ in range(64)]
     planes = [world.plane() for _ in range(64)]
     for _ in range(40):
         await asyncio.gather(*(plane.tick_jobs() for plane in planes))
         cluster.run_pending()
         await world.drivers.step()
         async with db.read() as session:
-            if (await jobs.count_by_status(session)) == {S.SUCCEEDED: 100}:
+            if (await jobs.count_by_status(session)) == {S.SUCCEEDED: 64}:
                 break
     assert set(cluster.submits.values()) == {1}
-    assert len(cluster.started) == len(cluster.submits) == 100
+    assert len(cluster.started) == len(cluster.submits) == 64
     for job_id in ids[::10]:
         assert await world.reasons(job_id) == [R.SUBMITTED, R.DISPATCHED, R.TRAINING, R.EVALUATING, R.EXPORTED]
     async with db.read() as session:
-        assert (await jobs.count_by_status(session)) == {S.SUCCEEDED: 100}
-    assert await world.count(Attempt) == 100
+        assert (await jobs.count_by_status(session)) == {S.SUCCEEDED: 64}
+    assert await world.count(Attempt) == 64

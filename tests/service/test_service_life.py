@@ -280,5 +280,5 @@ async def test_a_crash_between_any_two_statements_heals(
         assert [job.attempt for job in jobs_now] == [2, 1]
         if not fuse.burnt:
             break
-        boundary += 1 if db.is_sqlite else 3  # the statements are the same on both
+        boundary += 2 if db.is_sqlite else 5  # the statements are the same on both, so most have their turn
     assert boundary > 20
