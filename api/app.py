@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -117,6 +119,13 @@ def create_app(settings: Settings | None = None, cluster: Cluster | None = None)
     return app
 
 
+@cache
+def _settle_heap() -> None:
+    """Once per process: what is loaded by now stays, so the garbage collector need not stop requests to look at it."""
+    gc.collect()
+    gc.freeze()
+
+
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     behind: Services = app.state.services
@@ -133,6 +142,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if behind.settings.reconcile_in_process:
         loops.append(asyncio.create_task(behind.reconciler.run()))
         loops.append(asyncio.create_task(Deliverer(behind.db, behind.settings, behind.meters).run()))
+    _settle_heap()
     try:
         yield
     finally:
