@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
@@ -32,7 +31,7 @@ async def list_events(
 ) -> Page[EventView] | StreamingResponse:
     """What happened to the job, in order."""
 
-    async def fetch(number: int, limit: int = 500) -> tuple[Sequence[tuple[int, BaseModel]], bool]:
+    async def fetch(number: int, limit: int = 500) -> tuple[Sequence[tuple[int, EventView]], bool]:
         async with behind.db.read() as session:
             over = (await jobs.get(session, caller.project_id, job_id)).status in TERMINAL
             found = await events.events_after(session, job_id, number, limit)
@@ -43,7 +42,7 @@ async def list_events(
         begin = stream.start(request, after)
         return stream.stream("event", job_id, fetch, begin, behind.watch, behind.meters.sse_clients)
     rows, _ = await fetch(after, limit + 1)
-    return page(rows, limit, lambda row: row[1], lambda row: row[0])  # type: ignore[return-value,arg-type]
+    return page(rows, limit, lambda row: row[1], lambda row: row[0])
 
 
 @router.get("/logs", response_model=Page[LogView], responses={**problems.declared(404), **STREAM})
@@ -52,7 +51,7 @@ async def list_logs(
 ) -> Page[LogView] | StreamingResponse:
     """The job's log lines, over all its attempts, in order."""
 
-    async def fetch(number: int, limit: int = 500) -> tuple[Sequence[tuple[int, BaseModel]], bool]:
+    async def fetch(number: int, limit: int = 500) -> tuple[Sequence[tuple[int, LogView]], bool]:
         async with behind.db.read() as session:
             over = (await jobs.get(session, caller.project_id, job_id)).status in TERMINAL
             found = await events.logs_after(session, job_id, number, limit)
@@ -63,7 +62,7 @@ async def list_logs(
         begin = stream.start(request, after)
         return stream.stream("log", job_id, fetch, begin, behind.watch, behind.meters.sse_clients)
     rows, _ = await fetch(after, limit + 1)
-    return page(rows, limit, lambda row: row[1], lambda row: row[0])  # type: ignore[return-value,arg-type]
+    return page(rows, limit, lambda row: row[1], lambda row: row[0])
 
 
 @router.get("/metrics", responses=problems.declared(404))
