@@ -109,13 +109,17 @@ async def test_on_sqlite_a_new_process_does_not_wait_for_the_dead_ones_leases(wo
 async def test_a_heartbeat_keeps_the_lease(world: World) -> None:
     job_id = await running(world)
     await call(world.db, job_id)
-    leases, others = JobLeases(world.db, 0.6), JobLeases(world.db, 0.6)
+    leases, others = JobLeases(world.db, 6.0), JobLeases(world.db, 6.0)
     claim = await leases.claim(9)
+    until = claim.now + timedelta(seconds=6)
     async with leases.kept(claim):
-        for _ in range(6):
-            await asyncio.sleep(0.2)
-            assert (await others.claim(9)).jobs == []
-    await asyncio.sleep(0.8)
+        world.db.wait(5)  # a second is left of it
+        async with asyncio.timeout(60):
+            while (expires := (await world.job(job_id)).lease_expires_at) is not None and expires <= until:
+                await asyncio.sleep(0.05)
+        world.db.wait(3)  # without the heartbeat it would be over
+        assert (await others.claim(9)).jobs == []
+    world.db.wait(10)
     assert (await others.claim(9)).expired == 1
 
 
