@@ -21,8 +21,8 @@ from api.stream import Watch
 from service import attempts, audit, idempotency
 from service.auth import Caller, Keyring
 from service.cluster import Cluster
-from service.db import Database, is_duplicate
-from service.errors import Conflict, Forbidden, Unauthorized
+from service.db import Database, NewRow, insert_together, is_duplicate
+from service.errors import Conflict, Forbidden, InProgress, Unauthorized
 from service.meters import Meters
 from service.reconcile import Reconciler
 from service.settings import Settings
@@ -140,12 +140,14 @@ class Write:
         self.caller = caller
         self.target = ""
         self.data: dict[str, Any] = {}
+        self.rows: list[NewRow] = []
 
     @asynccontextmanager
     async def __call__(self, target: str = "", **data: Any) -> AsyncIterator[tuple[AsyncSession, datetime]]:
         """The transaction, and its time. `target` is what the deed is done to; the block may also set it.
 
-        The deed is named after the route: `cancel_job` is `job.cancel`. Without a target, nothing was done.
+        The deed is named after the route: `cancel_job` is `job.cancel`. Without a target, nothing was done. What the
+        block leaves in `rows` is inserted with the row of the audit log.
         """
         self.target, self.data = target, data
         try:
@@ -153,17 +155,18 @@ class Write:
                 now = await self.behind.db.now(session)
                 yield session, now
                 if self.target:
-                    await self._record(session, now)
+                    await insert_together(session, [*self.rows, self._deed(now)])
         except IntegrityError as error:
+            if idempotency.is_taken(error):
+                raise InProgress(idempotency.IN_PROGRESS) from error
             if not is_duplicate(error):
                 raise
             raise Conflict("Another request made the same thing at the same moment; look, or try again.") from error
         self.behind.reconciler.nudge()
 
-    async def _record(self, session: AsyncSession, now: datetime) -> None:
+    def _deed(self, now: datetime) -> NewRow:
         verb, _, noun = self.request.scope["route"].name.partition("_")
-        await audit.record(
-            session,
+        return audit.row(
             project_id=self.caller.project_id,
             key_id=self.caller.key_id,
             action=f"{noun}.{verb}",
@@ -182,7 +185,16 @@ Writing = Annotated[Write, Depends(_write)]
 REPLAYED = "Idempotency-Replayed"
 """The header of an answer that was given before."""
 
-Made = tuple[str, BaseModel]
+
+@dataclass(frozen=True)
+class Made:
+    """Something new: its path, its view, and rows of it that are still to be stored."""
+
+    path: str
+    view: BaseModel
+    rows: Sequence[NewRow] = ()
+
+
 Make = Callable[[AsyncSession, datetime], Awaitable[Made]]
 
 
@@ -194,7 +206,7 @@ class Create:
         self._key = idempotency_key
 
     async def __call__(self, status: int, make: Make, **data: Any) -> JSONResponse:
-        """`make` creates in the session that it is given, and returns the new thing's path and view.
+        """`make` creates in the session that it is given.
 
         What the view marks as `ShownOnce` is null in the answer to a repeat. `data` goes to the audit log.
         """
@@ -205,13 +217,14 @@ class Create:
                 stored = await idempotency.claim(self._write.behind.db, session, project_id, self._key, digest, now)
                 if stored is not None:
                     return _created(status, stored, replayed=True)
-            location, view = await make(session, now)
-            self._write.target = location.rsplit("/", 1)[1]
-            body = view.model_dump(mode="json")
+            made = await make(session, now)
+            self._write.target = made.path.rsplit("/", 1)[1]
+            self._write.rows += made.rows
+            body = made.view.model_dump(mode="json")
             if self._key is not None:
-                kept = {"location": location, "body": {**body, **_hidden(view)}}
-                await idempotency.remember(session, project_id, self._key, digest, kept, now)
-        return _created(status, {"location": location, "body": body})
+                kept = {"location": made.path, "body": {**body, **_hidden(made.view)}}
+                self._write.rows.append(idempotency.row(project_id, self._key, digest, kept, now))
+        return _created(status, {"location": made.path, "body": body})
 
     async def _digest(self) -> str:
         request = self._write.request

@@ -26,7 +26,7 @@ async def create_endpoint(body: EndpointCreate, caller: Member, behind: Behind, 
         except NotFound as error:
             raise InvalidRequest(error.detail, [Pointer("/student", error.detail)]) from error
         pair = await endpoints.create(session, body.name, student, body.with_teacher, now)
-        return f"/v1/endpoints/{pair[0].id}", _view(behind, pair)
+        return Made(f"/v1/endpoints/{pair[0].id}", _view(behind, pair))
 
     return await create(202, make)
 

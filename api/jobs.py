@@ -11,7 +11,7 @@ from starlette.responses import Response
 from api import problems
 from api.deps import REPLAYED, After, Behind, Creating, Limit, Made, Member, Viewer, Write, Writing, page
 from api.schemas import AttemptView, JobView, Page, Validation
-from service import jobs, listing, projects, queue, students, teachers, tracing
+from service import jobs, listing, queue, students, submission, tracing
 from service.auth import Caller
 from service.spec import JobSpec
 from service.status import REASONS, Reason, Status, Wish
@@ -31,11 +31,9 @@ async def submit_job(
     """Queue a distillation job."""
 
     async def make(session: AsyncSession, now: datetime) -> Made:
-        await projects.check_priority(session, caller.project_id, spec.priority)
-        teacher = await teachers.find(session, caller.project_id, spec.teacher)
         here = tracing.traceparent(traceparent)
-        job = await jobs.submit(session, caller.project_id, spec, teacher, now, here)
-        return f"/v1/jobs/{job.id}", job_view(job, spec=spec.resolved())
+        job, rows = await submission.prepare(session, caller.project_id, spec, now, here)
+        return Made(f"/v1/jobs/{job.id}", job_view(job, spec=spec.resolved()), rows)
 
     with tracing.span("job.submit"):
         answer = await create(202, make)
@@ -48,8 +46,7 @@ async def submit_job(
 async def validate_job(spec: JobSpec, caller: Viewer, behind: Behind) -> Validation:
     """The checks of a submit, with nothing stored: the defaults that would apply, and what the job would cost."""
     async with behind.db.read() as session:
-        await projects.check_priority(session, caller.project_id, spec.priority)
-        teacher = await teachers.find(session, caller.project_id, spec.teacher)
+        teacher = (await submission.ground(session, caller.project_id, spec)).teacher
     return Validation(
         spec=spec.resolved(),
         total_steps=spec.total_steps(),

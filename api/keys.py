@@ -27,7 +27,7 @@ async def create_key(body: KeyCreate, caller: Admin, create: Creating) -> Respon
             raise InvalidRequest(detail, [Pointer("/project", detail)])
         expires_in = None if body.expires_in_days is None else timedelta(days=body.expires_in_days)
         row, key = await auth.create(session, project.id, body.name, body.role, expires_in, now)
-        return f"/v1/keys/{row.id}", NewKey(key=key, **KeyView.model_validate(row).model_dump())
+        return Made(f"/v1/keys/{row.id}", NewKey(key=key, **KeyView.model_validate(row).model_dump()))
 
     return await create(201, make, **body.model_dump(mode="json"))
 

@@ -25,7 +25,7 @@ async def create_project(body: ProjectCreate, caller: Admin, create: Creating) -
 
     async def make(session: AsyncSession, now: datetime) -> Made:
         project = await projects.create(session, body.model_dump(), now)
-        return f"/v1/projects/{project.id}", (await _views(session, [project]))[0]
+        return Made(f"/v1/projects/{project.id}", (await _views(session, [project]))[0])
 
     return await create(201, make, **body.model_dump())
 

@@ -24,7 +24,7 @@ async def register_teacher(body: TeacherCreate, caller: Member, behind: Behind, 
 
     async def make(session: AsyncSession, now: datetime) -> Made:
         teacher = await teachers.register(session, caller.project_id, body.name, body.source, facts, now)
-        return f"/v1/teachers/{teacher.id}", TeacherView.model_validate(teacher)
+        return Made(f"/v1/teachers/{teacher.id}", TeacherView.model_validate(teacher))
 
     return await create(201, make)
 

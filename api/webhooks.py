@@ -36,7 +36,7 @@ async def create_webhook(body: WebhookCreate, caller: Member, behind: Behind, cr
     async def make(session: AsyncSession, now: datetime) -> Made:
         row = await webhooks.create(session, caller.project_id, str(url), body.events, now)
         secret = webhooks.secret(await webhooks.signing_key(session), row.id)
-        return f"/v1/webhooks/{row.id}", NewWebhook(secret=secret, **WebhookView.model_validate(row).model_dump())
+        return Made(f"/v1/webhooks/{row.id}", NewWebhook(secret=secret, **WebhookView.model_validate(row).model_dump()))
 
     return await create(201, make, url=str(url))
 

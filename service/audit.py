@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.db import insert_rows
+from service.db import NewRow
 from service.ids import new_id
 from service.tables import AuditEntry
 
@@ -45,8 +45,7 @@ class Verdict:
     """What is wrong with the first bad entry, in a sentence that names it; None when nothing is."""
 
 
-async def record(
-    session: AsyncSession,
+def row(
     *,
     project_id: str | None,
     key_id: str | None,
@@ -55,10 +54,10 @@ async def record(
     data: dict[str, Any],
     request_id: str,
     now: datetime,
-) -> None:
-    """Write down a deed ('job.submit' and the job's id), in its transaction."""
+) -> NewRow:
+    """What somebody did ('job.submit' and the job's id): to be stored in the deed's own transaction."""
     entry = {"id": new_id("aud"), "at": now, "project_id": project_id, "key_id": key_id, "action": action}
-    await insert_rows(session, AuditEntry, [{**entry, "target": target, "data": data, "request_id": request_id}])
+    return AuditEntry, {**entry, "target": target, "data": data, "request_id": request_id}
 
 
 async def seal(session: AsyncSession, now: datetime) -> int:

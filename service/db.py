@@ -56,8 +56,10 @@ LATE_SECONDS = 0.02
 """An answer that took longer says what the time was, and is good for one use."""
 
 _CLOCK = select(func.clock_timestamp())
-_LOCK = select(func.pg_advisory_xact_lock(bindparam("number", type_=BigInteger)))
-_TRY_LOCK = select(func.pg_try_advisory_xact_lock(bindparam("number", type_=BigInteger)))
+_LOCK = select(func.pg_advisory_xact_lock(bindparam("lock", type_=BigInteger)))
+
+TRY_LOCK = func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger))
+"""A column of PostgreSQL's: whether the section with this number was free, and is now this transaction's."""
 
 
 class SchemaMismatch(Exception):
@@ -115,14 +117,14 @@ class Database:
     async def exclusive(self, session: AsyncSession, name: str) -> None:
         """Keep other writers out of the section called `name` until this transaction ends."""
         if not self.is_sqlite:
-            await session.execute(_LOCK, {"number": _lock_number(name)})
+            await session.execute(_LOCK, {"lock": lock_number(name)})
 
     async def try_exclusive(self, session: AsyncSession, name: str) -> bool:
         """As `exclusive`, but False instead of waiting when another transaction is in the section."""
         if self.is_sqlite:
             return True
         connection = await session.connection()
-        return bool((await connection.execute(_TRY_LOCK, {"number": _lock_number(name)})).scalar_one())
+        return bool((await connection.execute(select(TRY_LOCK), {"lock": lock_number(name)})).scalar_one())
 
     async def revision(self) -> str | None:
         """The schema revision that the database is at; None when it is empty."""
@@ -191,10 +193,17 @@ def row_values(row: Row) -> dict[str, Any]:
     return {column.key: getattr(row, column.key) for column in row.__table__.columns}
 
 
-async def insert_together(session: AsyncSession, rows: Sequence[tuple[type[Row], dict[str, Any]]]) -> None:
-    """Insert rows of several tables; PostgreSQL is asked once for all of them, and not once for each table."""
+NewRow = tuple[type[Row], dict[str, Any]]
+"""A row to be inserted: its table, and all of its columns."""
+
+TOGETHER = 12
+"""Rows that one statement inserts at most: each combination of tables is a statement of its own, which is kept."""
+
+
+async def insert_together(session: AsyncSession, rows: Sequence[NewRow]) -> None:
+    """Insert a few rows of several tables; PostgreSQL is asked once for all of them, and not once for each table."""
     connection = await session.connection()
-    if connection.dialect.name == "sqlite":
+    if connection.dialect.name == "sqlite" or not 1 < len(rows) <= TOGETHER:
         for table, values in rows:
             await connection.execute(_insert_into(table), values)
         return
@@ -217,19 +226,20 @@ def _name(i: int, key: str) -> str:
     return f"row_{i}_{key}"
 
 
-async def insert_rows(session: AsyncSession, table: type[Row], rows: Sequence[dict[str, Any]]) -> None:
-    """Insert rows that nobody reads back as objects: what the ORM would do about each costs more than the insert."""
-    await (await session.connection()).execute(_insert_into(table), rows)
-
-
 @cache
 def _insert_into(table: type[Row]) -> Insert:
     return insert(cast(Table, table.__table__))
 
 
-def is_duplicate(error: IntegrityError) -> bool:
-    """Whether a row was refused because one with the same unique columns is there."""
-    return getattr(error.orig, "sqlstate", "") == "23505" or "UNIQUE constraint failed" in str(error.orig)
+def lock_number(name: str) -> int:
+    """The number that PostgreSQL is to know a section by."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+
+
+def is_duplicate(error: IntegrityError, table: type[Row] | None = None) -> bool:
+    """Whether a row, of `table` if one is given, was refused because one with the same unique columns is there."""
+    refused = getattr(error.orig, "sqlstate", "") == "23505" or "UNIQUE constraint failed" in str(error.orig)
+    return refused and (table is None or table.__tablename__ in str(error.orig).splitlines()[0])
 
 
 def upgrade(settings: Settings) -> None:
@@ -250,10 +260,6 @@ def head_revision() -> str:
     head = ScriptDirectory.from_config(_alembic()).get_current_head()
     assert head is not None
     return head
-
-
-def _lock_number(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
 
 
 def _alembic(connection: Connection | None = None) -> Config:

@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import outbox
-from service.db import insert_rows
+from service.db import NewRow, insert_together
 from service.status import Reason, Status
 from service.tables import Event, Job, Log
 
@@ -43,8 +43,8 @@ async def append(
     data: dict[str, Any] | None = None,
 ) -> None:
     """Append an event, and its deliveries, under a number that the caller took from the job's row."""
-    await insert_rows(session, Event, [row(job_id, seq, type, message, now, status=status, reason=reason, data=data)])
-    await outbox.announce(session, job_id, seq, type, message, now, status, reason, data or {})
+    table, event = row(job_id, seq, type, message, now, status=status, reason=reason, data=data)
+    await insert_together(session, [(table, event), *await outbox.announced(session, event)])
 
 
 def row(
@@ -57,10 +57,10 @@ def row(
     status: Status | None = None,
     reason: Reason | None = None,
     data: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The columns of an event."""
+) -> NewRow:
+    """An event that is not stored yet."""
     values = {"job_id": job_id, "seq": seq, "at": now, "type": type, "status": status, "reason": reason}
-    return {**values, "message": message, "data": data or {}}
+    return Event, {**values, "message": message, "data": data or {}}
 
 
 async def events_after(session: AsyncSession, job_id: str, seq: int, limit: int) -> Sequence[Event]:

@@ -8,21 +8,27 @@ whose writers queue: there the second request waits its turn and finds the answe
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, delete, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, literal_column, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.db import Database, insert_once
+from service.db import TRY_LOCK, Database, NewRow, is_duplicate, lock_number
 from service.errors import IdempotencyMismatch, InProgress
 from service.tables import IdempotentRequest
 
 KEEP = timedelta(hours=24)
+IN_PROGRESS = "The first request with this Idempotency-Key is being answered right now; send it again."
 
 
-_STORED = select(IdempotentRequest.request_sha256, IdempotentRequest.answer).where(
-    IdempotentRequest.project_id == bindparam("project_id"),
-    IdempotentRequest.key == bindparam("key"),
-    IdempotentRequest.created_at >= bindparam("since"),
-)
+def _question(free: ColumnElement[bool]) -> Select[Any]:
+    one = select(literal_column("1").label("one")).subquery()
+    mine = IdempotentRequest.project_id == bindparam("project_id"), IdempotentRequest.key == bindparam("key")
+    known = (IdempotentRequest.request_sha256, IdempotentRequest.answer, IdempotentRequest.created_at)
+    return select(free.label("free"), *known).select_from(one).outerjoin(IdempotentRequest, and_(*mine))
+
+
+_QUESTIONS = {True: _question(literal_column("1")), False: _question(TRY_LOCK)}
+"""By whether SQLite is asked."""
 
 
 async def claim(
@@ -32,24 +38,35 @@ async def claim(
 
     IdempotencyMismatch when that was another request; InProgress while its first use is not over.
     """
-    if not await db.try_exclusive(session, f"idempotency {project_id} {key}"):
-        raise InProgress("The first request with this Idempotency-Key is being answered right now; send it again.")
-    asked = {"project_id": project_id, "key": key, "since": now - KEEP}
-    stored = (await (await session.connection()).execute(_STORED, asked)).one_or_none()
-    if stored is None:
+    asked = {"project_id": project_id, "key": key, "lock": lock_number(f"idempotency {project_id} {key}")}
+    connection = await session.connection()
+    found = (await connection.execute(_QUESTIONS[db.is_sqlite], asked)).one()
+    if not found.free:
+        raise InProgress(IN_PROGRESS)
+    if found.created_at is None:
         return None
-    if stored.request_sha256 != request_sha256:
+    if found.created_at < now - KEEP:  # the key was used before, longer ago than answers are kept
+        mine = (IdempotentRequest.project_id == project_id) & (IdempotentRequest.key == key)
+        await connection.execute(delete(IdempotentRequest).where(mine))
+        return None
+    if found.request_sha256 != request_sha256:
         raise IdempotencyMismatch("This Idempotency-Key came with another request before; use a new key for a new one.")
-    return stored.answer
+    return found.answer
 
 
-async def remember(
-    session: AsyncSession, project_id: str, key: str, request_sha256: str, answer: Any, now: datetime
-) -> None:
-    """Keep the answer for repeats, in the transaction that claimed the key."""
-    row = {"project_id": project_id, "key": key, "request_sha256": request_sha256, "answer": answer, "created_at": now}
-    again = ["request_sha256", "answer", "created_at"]  # the key was used before, longer ago than answers are kept
-    await insert_once(session, IdempotentRequest, [row], ["project_id", "key"], update=again)
+def row(project_id: str, key: str, request_sha256: str, answer: Any, now: datetime) -> NewRow:
+    """The answer, for repeats: to be stored in the transaction that claimed the key.
+
+    PostgreSQL looks for an answer before it takes the lock, so a first use that ends between the two is found out only
+    here: the row is a duplicate, and `is_taken`.
+    """
+    kept = {"project_id": project_id, "key": key, "request_sha256": request_sha256}
+    return IdempotentRequest, {**kept, "answer": answer, "created_at": now}
+
+
+def is_taken(error: IntegrityError) -> bool:
+    """Whether a transaction failed because another one used its key a moment earlier."""
+    return is_duplicate(error, IdempotentRequest)
 
 
 async def forget(session: AsyncSession, now: datetime) -> None:

@@ -1,4 +1,4 @@
-"""Jobs: submitting, finding, wishing, and the one door through which a status changes."""
+"""Jobs: finding, wishing, and the one door through which a status changes."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -7,59 +7,14 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service import events, outbox
-from service.db import insert_together, row_values
+from service import events
 from service.errors import Conflict, NotFound
-from service.ids import is_id, new_id
-from service.spec import JobSpec
+from service.ids import is_id
 from service.status import ACTIVE, REASONS, TERMINAL, TRANSITIONS, Reason, Status, Wish
-from service.tables import Attempt, Checkpoint, Event, Job, JobMethod, Metric, Sample, Teacher
+from service.tables import Attempt, Checkpoint, Job, JobMethod, Metric, Sample
 
 AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 """`look_at` of a job that the reconciler has to look at before all others."""
-
-
-async def submit(
-    session: AsyncSession,
-    project_id: str,
-    spec: JobSpec,
-    teacher: Teacher,
-    now: datetime,
-    traceparent: str | None = None,
-) -> Job:
-    """Store a job, queued, with every default of its spec written out. `traceparent`: the trace that it belongs to."""
-    spec = spec.resolved()
-    job = Job(
-        id=new_id("job"),
-        project_id=project_id,
-        name=spec.name,
-        teacher_id=teacher.id,
-        teacher=teacher.name,
-        methods=" ".join(["", *(stage.method.kind for stage in spec.chain()), ""]),
-        spec=spec.model_dump(mode="json"),
-        max_failures=spec.max_failures,
-        total_steps=spec.total_steps(),
-        priority=spec.priority,
-        workers=spec.resources.workers,
-        cpus_per_worker=spec.resources.cpus_per_worker,
-        gpus_per_worker=spec.resources.gpus_per_worker,
-        traceparent=traceparent,
-        created_at=now,
-        updated_at=now,
-        wish=Wish.RUN,
-        wished_at=now,
-        status=Status.QUEUED,
-        reason=Reason.SUBMITTED,
-        last_event=1,
-    )
-    found_by = {"project_id": project_id, "job_id": job.id, "status": job.status}
-    kinds = sorted(set(job.methods.split()))
-    message = REASONS[job.reason]
-    first = events.row(job.id, 1, "status", message, now, status=job.status, reason=job.reason)
-    methods = [(JobMethod, {**found_by, "kind": kind}) for kind in kinds]
-    await insert_together(session, [(Job, row_values(job)), *methods, (Event, first)])
-    await outbox.announce(session, job.id, 1, "status", message, now, job.status, job.reason, {})
-    return job
 
 
 async def get(session: AsyncSession, project_id: str, job_id: str, *, lock: bool = False) -> Job:

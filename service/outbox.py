@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import webhooks
+from service.db import NewRow
 from service.errors import Conflict, NotFound
 from service.ids import is_id, new_id
 from service.status import Reason, Status
@@ -22,6 +23,9 @@ from service.tables import Delivery, DeliveryStatus, Job, Webhook
 
 AT_ONCE = 4
 """Deliveries on their way to one webhook at a time."""
+
+ANNOUNCED = ("status", "student")
+"""The types of events that webhooks hear of."""
 
 LEASE = timedelta(seconds=30)
 """How long a sender may hold a delivery; one try takes a third of it at most."""
@@ -39,6 +43,14 @@ class Claim:
     token: str
 
 
+@dataclass(frozen=True)
+class Listener:
+    """A webhook, and the events that it wants; none means all."""
+
+    webhook_id: str
+    events: list[str]
+
+
 _LISTENING = (
     select(Webhook.id, Webhook.events, Job.name, Job.status, Job.reason)
     .join(Job, Job.project_id == Webhook.project_id)
@@ -46,35 +58,32 @@ _LISTENING = (
 )
 
 
-async def announce(
-    session: AsyncSession,
-    job_id: str,
-    seq: int,
-    type: str,
-    message: str,
-    now: datetime,
-    status: Status | None,
-    reason: Reason | None,
-    data: dict[str, Any],
-) -> None:
-    """Write the deliveries of a job's event, in the transaction that writes the event.
+async def announced(session: AsyncSession, event: dict[str, Any]) -> list[NewRow]:
+    """The deliveries of a job's event, to be stored with it.
 
     Where the project has no webhook this costs one look into an index.
     """
-    if type not in ("status", "student"):
-        return
-    name = f"job.{status.value}" if status is not None else f"job.{type}"
-    rows = []
-    listening = await (await session.connection()).execute(_LISTENING, {"job_id": job_id})
-    for webhook_id, wanted, job_name, job_status, job_reason in listening.all():
-        if not wanted or name in wanted:
-            told: dict[str, Any] = {"job": job_id, "name": job_name}
-            told |= {"status": status or job_status, "reason": reason or job_reason}
-            told |= {"detail": _sentence(message, data.get("detail", "")), "sequence": seq}
-            told |= {"student": data} if type == "student" else {}
-            rows.append(_row(webhook_id, name, told, now))
-    if rows:
-        await session.execute(insert(Delivery), rows)
+    if event["type"] not in ANNOUNCED:
+        return []
+    connection = await session.connection()
+    found = (await connection.execute(_LISTENING, {"job_id": event["job_id"]})).all()
+    if not found:
+        return []
+    listeners = [Listener(row.id, row.events) for row in found]
+    return rows(listeners, event, found[0].name, found[0].status, found[0].reason)
+
+
+def rows(
+    listeners: Sequence[Listener], event: dict[str, Any], name: str | None, status: Status, reason: Reason
+) -> list[NewRow]:
+    """The deliveries of an event of the job called `name`, which is in `status` for this `reason`."""
+    kind = f"job.{event['status'].value if event['status'] is not None else event['type']}"
+    told: dict[str, Any] = {"job": event["job_id"], "name": name}
+    told |= {"status": event["status"] or status, "reason": event["reason"] or reason}
+    told |= {"detail": _sentence(event["message"], event["data"].get("detail", "")), "sequence": event["seq"]}
+    told |= {"student": event["data"]} if event["type"] == "student" else {}
+    wanting = [one.webhook_id for one in listeners if not one.events or kind in one.events]
+    return [(Delivery, _row(webhook_id, kind, told, event["at"])) for webhook_id in wanting]
 
 
 async def send_test(session: AsyncSession, project_id: str, webhook_id: str, now: datetime) -> Delivery:

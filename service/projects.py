@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, case, func, select, update
+from sqlalchemy import case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.db import insert_once
-from service.errors import Conflict, InvalidRequest, NotFound, Pointer
+from service.errors import Conflict, NotFound
 from service.ids import is_id, new_id
 from service.status import ACTIVE, Status
 from service.tables import Job, Project
@@ -56,18 +56,6 @@ async def get(session: AsyncSession, project: str) -> Project:
     if found is None:
         raise NotFound("There is no such project; GET /v1/projects lists those that this key may see.")
     return found
-
-
-_MAX_PRIORITY = select(Project.max_priority).where(Project.id == bindparam("project_id"))
-
-
-async def check_priority(session: AsyncSession, project_id: str, priority: int) -> None:
-    """InvalidRequest when the project's jobs may not ask for so high a priority."""
-    connection = await session.connection()
-    highest = await connection.scalar(_MAX_PRIORITY, {"project_id": project_id})
-    if highest is not None and priority > highest:
-        detail = f"This project's jobs may ask for {highest} at most; lower it, or have an admin raise max_priority."
-        raise InvalidRequest(f"/priority: {detail}", [Pointer("/priority", detail)])
 
 
 async def page(session: AsyncSession, *, limit: int, after: str | None = None) -> Sequence[Project]:

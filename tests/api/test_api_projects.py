@@ -167,11 +167,11 @@ async def test_writes_are_in_the_audit_log_and_reads_are_not(server: Server) -> 
 async def test_a_deed_that_fails_leaves_no_entry_and_an_entry_that_fails_undoes_the_deed(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(*_: object, **__: object) -> None:
+    def fail(**_: object) -> None:
         raise RuntimeError("no room for the entry")
 
     before = await server.rows()
-    monkeypatch.setattr("service.audit.record", fail)
+    monkeypatch.setattr("service.audit.row", fail)
     assert (await server.http.post("/v1/jobs", json=SPEC)).status_code == 500
     assert await server.rows() == before
 

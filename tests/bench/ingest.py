@@ -12,7 +12,7 @@ from http1 import Connection, quantile, request
 from plane import Plane
 from sqlalchemy import func, select, update
 
-from service import attempts, jobs, teachers
+from service import attempts, submission
 from service.db import Database
 from service.projects import DEFAULT
 from service.spec import JobSpec
@@ -32,9 +32,8 @@ async def running(plane: Plane, number: int) -> list[tuple[str, str]]:
         now = await db.now(session)
         key = await attempts.signing_key(session)
         spec = JobSpec.model_validate({"teacher": "digits", "method": {"kind": "progressive"}})
-        teacher = await teachers.find(session, DEFAULT, "digits")
         for _ in range(number):
-            job = await jobs.submit(session, DEFAULT, spec, teacher, now)
+            job = await submission.submit(session, DEFAULT, spec, now)
             attempt = await attempts.create(session, job.id, 1, now)
             values = {"status": Status.RUNNING, "attempt": 1, "look_at": None}
             await session.execute(update(Job).where(Job.id == job.id).values(**values))

@@ -14,7 +14,7 @@ from sqlalchemy import Table, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service import jobs, listing, teachers
+from service import listing, submission, teachers
 from service.db import Database
 from service.projects import DEFAULT, ensure_default
 from service.spec import JobSpec
@@ -53,7 +53,7 @@ async def template(session: AsyncSession, db: Database) -> Job:
     for i in range(8):
         await teachers.register(session, teachers.SHARED, f"teacher-{i}", teachers.BUILTIN, FACTS, now)
     spec = JobSpec.model_validate({"name": "first", "teacher": "teacher-0", "method": {"kind": "progressive"}})
-    return await jobs.submit(session, DEFAULT, spec, await teachers.find(session, DEFAULT, "teacher-0"), now)
+    return await submission.submit(session, DEFAULT, spec, now)
 
 
 def copies(count: int, **changes: str) -> str:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import audit
 from service.audit import Head, Verdict
+from service.db import insert_together
 from service.housekeeping import Housekeeping
 from service.tables import AuditEntry
 
@@ -20,8 +21,7 @@ Tamper = Callable[[AsyncSession], Awaitable[object]]
 async def record(db: ClockedDatabase, *targets: str) -> None:
     for target in targets:
         async with db.write() as session:
-            await audit.record(
-                session,
+            entry = audit.row(
                 project_id="prj_a",
                 key_id="key_a",
                 action="job.submit",
@@ -30,6 +30,7 @@ async def record(db: ClockedDatabase, *targets: str) -> None:
                 request_id="req",
                 now=await db.now(session),
             )
+            await insert_together(session, [entry])
 
 
 async def seal(db: ClockedDatabase) -> int:

@@ -6,7 +6,7 @@ from fake_driver import report, student
 from service_fixtures import ClockedDatabase
 from world import Crash, Fuse, FusedCluster, FusedDatabase
 
-from service import attempts, deployments, endpoints, jobs, students
+from service import attempts, deployments, endpoints, jobs, students, submission
 from service.cluster import ServeApp
 from service.deployments import Deployments
 from service.errors import Conflict, NotFound
@@ -29,7 +29,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def exported(db: ClockedDatabase, digits: Teacher) -> Student:
     async with db.write() as session:
         now = await db.now(session)
-        job = await jobs.submit(session, DEFAULT, SPEC, digits, now)
+        job = await submission.submit(session, DEFAULT, SPEC, now)
         await jobs.advance(session, job, Status.STARTING, Reason.DISPATCHED, now, attempt=1)
         attempt = await attempts.create(session, job.id, 1, now)
         await attempts.report(session, attempt.id, report(student()), now)

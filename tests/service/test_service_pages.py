@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from service import jobs, listing
+from service import listing, submission
 from service.db import Database
 from service.projects import DEFAULT
 from service.spec import JobSpec
@@ -28,7 +28,7 @@ async def submit(db: Database, teacher: Teacher, number: int) -> None:
     spec = {"name": f"name-{number % 3}", "teacher": "digits", "method": {"kind": KINDS[number % 2]}}
     status = [Status.QUEUED, Status.FAILED, Status.SUCCEEDED, Status.RUNNING][number % 4]
     async with db.write() as session:
-        job = await jobs.submit(session, DEFAULT, JobSpec.model_validate(spec), teacher, await db.now(session))
+        job = await submission.submit(session, DEFAULT, JobSpec.model_validate(spec), await db.now(session))
         await session.execute(update(Job).where(Job.id == job.id).values(status=status))
         await session.execute(update(JobMethod).where(JobMethod.job_id == job.id).values(status=status))
 
@@ -65,11 +65,10 @@ async def test_each_filter_and_each_two_find_what_fits(db: Database, digits: Tea
 @pytest.mark.parametrize("size", [0, 1, 2])
 async def test_no_list_reads_or_sorts_all_jobs(db: Database, digits: Teacher, size: int) -> None:
     async with db.write() as session:
-        first = await jobs.submit(
+        first = await submission.submit(
             session,
             DEFAULT,
             JobSpec.model_validate({"name": "name-1", "teacher": "digits", "method": {"kind": "consistency"}}),
-            digits,
             await db.now(session),
         )
         columns = [column.name for column in Job.__table__.columns]

@@ -11,7 +11,7 @@ from service_fixtures import ClockedDatabase
 from sqlalchemy import func, select, update
 from world import World
 
-from service import attempts, endpoints, events, jobs, nodes, projects, queue, students
+from service import attempts, endpoints, events, jobs, nodes, projects, queue, students, submission
 from service.cluster import NodeSeen
 from service.errors import InvalidRequest
 from service.meters import Meters
@@ -56,7 +56,7 @@ class Queue:
         }
         async with self.db.write() as session:
             now = await self.db.now(session)
-            return (await jobs.submit(session, project, JobSpec.model_validate(body), self.teacher, now)).id
+            return (await submission.submit(session, project, JobSpec.model_validate(body), now)).id
 
     async def admit(self) -> int:
         return await queue.admit(self.db, self.settings, Meters())
@@ -252,10 +252,9 @@ async def test_a_preempted_job_goes_on_when_the_urgent_one_is_done(
 
 async def test_priority_beyond_the_projects_is_refused(line: Queue) -> None:
     await line.project(max_priority=3)
-    async with line.db.read() as session:
-        await projects.check_priority(session, DEFAULT, 3)
-        with pytest.raises(InvalidRequest) as refused:
-            await projects.check_priority(session, DEFAULT, 4)
+    await line.submit(priority=3)
+    with pytest.raises(InvalidRequest) as refused:
+        await line.submit(priority=4)
     assert refused.value.pointers[0].pointer == "/priority"
     assert "3 at most" in refused.value.detail
 

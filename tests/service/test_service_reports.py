@@ -9,7 +9,7 @@ from fake_driver import report, script, student
 from service_fixtures import ClockedDatabase
 from sqlalchemy import func, select, update
 
-from service import attempts, events, jobs, students
+from service import attempts, events, jobs, students, submission
 from service.db import Database
 from service.errors import AttemptFenced, Conflict, NotFound, Unauthorized
 from service.ids import new_id
@@ -26,7 +26,7 @@ async def start(db: Database, digits: Teacher) -> tuple[Job, Attempt]:
     """A job with its first attempt on the cluster."""
     async with db.write() as session:
         now = await db.now(session)
-        job = await jobs.submit(session, DEFAULT, SPEC, digits, now)
+        job = await submission.submit(session, DEFAULT, SPEC, now)
         await jobs.advance(session, job, Status.STARTING, Reason.DISPATCHED, now, attempt=1)
         attempt = await attempts.create(session, job.id, 1, now)
     async with db.read() as session:

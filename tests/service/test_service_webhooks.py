@@ -16,7 +16,7 @@ from service_fixtures import ClockedDatabase
 from standardwebhooks.webhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from service import jobs, outbox, webhooks
+from service import jobs, outbox, submission, webhooks
 from service.addresses import Refused, Resolve, checked, is_public, parse
 from service.deliver import Deliverer
 from service.errors import Conflict, NotFound
@@ -55,7 +55,7 @@ class Outbox:
 
     async def submit(self, project: str = DEFAULT) -> Job:
         async with self.db.write() as session:
-            return await jobs.submit(session, project, SPEC, self.teacher, await self.db.now(session))
+            return await submission.submit(session, project, SPEC, await self.db.now(session))
 
     async def advance(self, job: Job, to: Status, reason: Reason, **changes: Any) -> None:
         async with self.db.write() as session:
@@ -100,7 +100,7 @@ async def test_events_are_written_with_their_change_and_arrive_signed(box: Outbo
         job = await box.submit()
         await box.advance(job, Status.FAILED, Reason.TRAINING_ERROR, detail="first line\nCUDA out of memory")
         async with box.db.write() as session:  # what is rolled back is not announced
-            await jobs.submit(session, DEFAULT, SPEC, box.teacher, await box.db.now(session))
+            await submission.submit(session, DEFAULT, SPEC, await box.db.now(session))
             await session.rollback()
         sender = box.sender()
         assert await box.round(sender) == 3

@@ -13,8 +13,9 @@ from service_fixtures import ClockedDatabase
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service import events, idempotency, jobs, teachers
+from service import events, idempotency, jobs, submission
 from service.cluster import NodeSeen, RayJob, ServeApp
+from service.db import insert_together
 from service.projects import DEFAULT
 from service.reconcile import Reconciler
 from service.settings import Settings
@@ -127,8 +128,7 @@ class World:
     async def submit(self, **spec: Any) -> str:
         body = {"teacher": "digits", "method": {"kind": "progressive"}, **spec}
         async with self.db.write() as session:
-            teacher = await teachers.find(session, DEFAULT, "digits")
-            job = await jobs.submit(session, DEFAULT, JobSpec.model_validate(body), teacher, await self.db.now(session))
+            job = await submission.submit(session, DEFAULT, JobSpec.model_validate(body), await self.db.now(session))
         return job.id
 
     async def submit_once(self, key: str, **spec: Any) -> str:
@@ -138,10 +138,9 @@ class World:
             known: str | None = await idempotency.claim(self.db, session, DEFAULT, key, "same", now)
             if known is not None:
                 return known
-            teacher = await teachers.find(session, DEFAULT, "digits")
             body = {"teacher": "digits", "method": {"kind": "progressive"}, **spec}
-            job = await jobs.submit(session, DEFAULT, JobSpec.model_validate(body), teacher, now)
-            await idempotency.remember(session, DEFAULT, key, "same", job.id, now)
+            job = await submission.submit(session, DEFAULT, JobSpec.model_validate(body), now)
+            await insert_together(session, [idempotency.row(DEFAULT, key, "same", job.id, now)])
         return job.id
 
     async def wish(self, job_id: str, wish: Wish) -> None:
