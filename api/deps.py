@@ -12,9 +12,10 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
+from pydantic_core import to_json
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
 from api.schemas import SHOWN_ONCE, Page
 from api.stream import Watch
@@ -205,7 +206,7 @@ class Create:
         self._write = write
         self._key = idempotency_key
 
-    async def __call__(self, status: int, make: Make, **data: Any) -> JSONResponse:
+    async def __call__(self, status: int, make: Make, **data: Any) -> Response:
         """`make` creates in the session that it is given.
 
         What the view marks as `ShownOnce` is null in the answer to a repeat. `data` goes to the audit log.
@@ -252,6 +253,6 @@ def _hidden(view: BaseModel) -> dict[str, None]:
     return {name: None for name, field in type(view).model_fields.items() if SHOWN_ONCE in field.metadata}
 
 
-def _created(status: int, answer: Any, *, replayed: bool = False) -> JSONResponse:
+def _created(status: int, answer: Any, *, replayed: bool = False) -> Response:
     headers = {"Location": answer["location"], **({REPLAYED: "true"} if replayed else {})}
-    return JSONResponse(answer["body"], status, headers)
+    return Response(to_json(answer["body"]), status, headers, "application/json")

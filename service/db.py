@@ -19,6 +19,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from pydantic_core import from_json, to_json
 from sqlalchemy import (
     BigInteger,
     Connection,
@@ -76,7 +77,9 @@ class Database:
         if self.is_sqlite and self.url.database:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
         connect = {"async_creator_fn": sqlite.connect} if self.is_sqlite else {}
-        self._engine = create_async_engine(self.url, pool_size=CONNECTIONS, max_overflow=0, connect_args=connect)
+        quick: dict[str, Any] = {"json_serializer": _json, "json_deserializer": from_json}
+        size: dict[str, Any] = {"pool_size": CONNECTIONS, "max_overflow": 0}
+        self._engine = create_async_engine(self.url, connect_args=connect, **size, **quick)
         self._writer = self._engine.execution_options(**{sqlite.WRITES: True})
         # SQLite has one writer; waiting here is fair and wakes at once, where its busy handler sleeps and retries.
         self._one_writer = asyncio.Lock() if self.is_sqlite else nullcontext()
@@ -260,6 +263,10 @@ def head_revision() -> str:
     head = ScriptDirectory.from_config(_alembic()).get_current_head()
     assert head is not None
     return head
+
+
+def _json(value: Any) -> str:
+    return to_json(value).decode()
 
 
 def _alembic(connection: Connection | None = None) -> Config:

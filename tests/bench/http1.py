@@ -91,7 +91,7 @@ async def saturate(port: int, ask: Ask, clients: int, seconds: float, expected: 
 async def sustain(port: int, ask: Ask, rate: float, clients: int, seconds: float, expected: int) -> Met:
     """Open loop: requests come at their times, whatever the server does; waiting for a free connection counts."""
     met = Met(seconds, expected)
-    free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
+    free: asyncio.Queue[Connection] = asyncio.Queue()
     for _ in range(clients):
         free.put_nowait(await Connection.open(port))
 

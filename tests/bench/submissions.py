@@ -19,9 +19,7 @@ def saturated(plane: Plane, key: str) -> Met:
     return asyncio.run(saturate(plane.port, ask, CLIENTS, SECONDS, 202))
 
 
-def sustained(plane: Plane, rate: float) -> Met:
-    key = plane.key
-
+def sustained(plane: Plane, key: str, rate: float) -> Met:
     def ask(number: int) -> bytes:
         return request("POST", "/v1/jobs", key, BODY, f"Idempotency-Key: {uuid4().hex}\r\n")
 

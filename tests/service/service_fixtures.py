@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from fake_cluster import FakeCluster
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import projects, teachers
@@ -35,6 +35,11 @@ class ClockedDatabase(Database):
     """A database whose clock the test can put forward."""
 
     ahead = timedelta(0)
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        if self.is_sqlite:  # it has no machine's crash to survive
+            event.listen(self._engine.sync_engine, "connect", lambda one, _: one.execute("PRAGMA synchronous=OFF"))
 
     async def now(self, session: AsyncSession) -> datetime:
         return await super().now(session) + self.ahead
