@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
+from torch import Tensor
 
 from service.status import Wish
 
@@ -47,3 +48,6 @@ class Host(Protocol):
 
     def cached(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """`make()`'s JSON-able answer, kept in the store under `key` for all jobs."""
+
+    def cached_tensors(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """`make()`'s tensors, on the CPU, kept in the store under `key` for all jobs."""

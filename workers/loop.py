@@ -14,7 +14,9 @@ from typing import Any, Literal
 
 import ray
 import ray.train
+import safetensors.torch
 import torch
+from torch import Tensor
 
 from service.observations import (
     AttemptOrder,
@@ -126,6 +128,15 @@ class RayHost:
             found = make()
             self.store.put_json(found, path)
         return found
+
+    def cached_tensors(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        path = f"cache/{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+        content = self.store.get(path)
+        if content is not None:
+            return safetensors.torch.load(content)
+        made = make()
+        self.store.put(safetensors.torch.save(made), path)
+        return made
 
     def flush(self) -> None:
         """Return when everything that rank 0 has reported is stored."""

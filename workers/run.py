@@ -15,6 +15,8 @@ from typing import Any, Literal
 import torch
 import yaml
 from rich.progress import Progress, TaskID
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from service.spec import JobSpec
 from service.status import Wish
@@ -90,6 +92,13 @@ class FolderHost:
             path.write_text(json.dumps(make()))
         found: dict[str, Any] = json.loads(path.read_text())
         return found
+
+    def cached_tensors(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        path = self.folder / "cache" / f"{key}.safetensors"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            save_file(make(), path)
+        return load_file(path)
 
 
 def main() -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 
 from service.errors import TeacherInvalid
-from service.methods import MethodSettings
+from service.methods.base import MethodSettings, PairSettings
 from service.spec import JobSpec
 from service.status import Wish
 from workers import finish
+from workers.artifact import folder_sha256
 from workers.data.digits import load_digits
 from workers.data.source import ImageSource
 from workers.diffusion.guidance import guided
@@ -18,6 +19,7 @@ from workers.methods.base import Method
 from workers.methods.registry import REGISTRY
 from workers.models.denoiser import Denoiser
 from workers.models.unet2d import UNetDenoiser, load_teacher
+from workers.pairs import make_pairs
 from workers.preview import Preview
 from workers.state import State, read
 from workers.trainer import Cadence, Trainer
@@ -43,7 +45,7 @@ def run(spec: JobSpec, teacher_folder: Path, host: Host) -> Outcome:
     checkpoint = host.latest_checkpoint()
     state = read(checkpoint) if checkpoint else State()
 
-    stopped = train(spec, teacher, host, state)
+    stopped = train(spec, teacher, host, state, folder_sha256(teacher_folder))
     done = _steps_before(spec, state.stage) + state.step
     if stopped:
         return Outcome(stopped, done)
@@ -67,8 +69,11 @@ def run(spec: JobSpec, teacher_folder: Path, host: Host) -> Outcome:
     return Outcome(None, done)
 
 
-def train(spec: JobSpec, teacher: Denoiser, host: Host, state: State) -> Wish | None:
-    """Run the stages that are left; `state` is moved on in place. Returns the wish that stopped it, or None."""
+def train(spec: JobSpec, teacher: Denoiser, host: Host, state: State, identity: str = "") -> Wish | None:
+    """Run the stages that are left; `state` is moved on in place. Returns the wish that stopped it, or None.
+
+    `identity` is of the teacher's weights: what it made is kept under it.
+    """
     chain = spec.chain()
     preview = Preview(host, teacher.num_classes)
     if state.step < chain[-1].method.total_steps() or state.stage + 1 < len(chain):
@@ -83,7 +88,9 @@ def train(spec: JobSpec, teacher: Denoiser, host: Host, state: State) -> Wish | 
             method = build(settings, teacher, _start(teacher, state))
         for module in method.trainable.values():
             module.to(host.device)
-        images = image_source(teacher) if method.needs_images else None
+        images = data_source(method, host, spec.seed, f"{identity} guidance={settings.guidance_scale:g}")
+        if isinstance(images, Wish):
+            return images
         cadence = Cadence(spec.checkpoint_every, spec.preview_every, _steps_before(spec, state.stage))
         stopped = Trainer(method, images, host, state, cadence, spec.seed, preview).run()
         if stopped or state.stage + 1 == len(chain):
@@ -97,6 +104,18 @@ def build(settings: MethodSettings, teacher: Denoiser, start: Denoiser | None = 
     if start is not None and kind.teacher_is_start:
         return kind(settings, start, start)  # it has learnt the guided result already
     return kind(settings, guided(teacher, settings.guidance_scale), start or teacher)
+
+
+def data_source(method: Method, host: Host, seed: int, identity: str) -> ImageSource | Wish | None:
+    """What the method's batches are drawn from; a wish, where one stopped it from being made."""
+    match method.data_need:
+        case "none":
+            return None
+        case "images":
+            return image_source(method.teacher)
+        case "pairs":
+            assert isinstance(method.settings, PairSettings)
+            return make_pairs(method.teacher, method.settings, host, seed, identity)
 
 
 def image_source(teacher: Denoiser) -> ImageSource:

@@ -88,14 +88,18 @@ class Store:
     def put_json(self, value: dict[str, Any], path: str) -> None:
         self.put(json.dumps(value).encode(), path)
 
-    def json(self, path: str) -> dict[str, Any] | None:
-        """The content of a JSON file, or None when there is none."""
+    def get(self, path: str) -> bytes | None:
+        """The content of a file, or None when there is none."""
         with _lost(path):
             if not self.fs.exists(self.path(path)):
                 return None
-            content = self.fs.cat_file(self.path(path))
-        found: dict[str, Any] = json.loads(content)
-        return found
+            content: bytes = self.fs.cat_file(self.path(path))
+            return content
+
+    def json(self, path: str) -> dict[str, Any] | None:
+        """The content of a JSON file, or None when there is none."""
+        content = self.get(path)
+        return None if content is None else json.loads(content)
 
     def _patience(self, size: int) -> dict[str, float]:
         """What a remote file system is told of how long it may take to write `size` bytes."""

@@ -50,7 +50,7 @@ class Trainer:
     """Runs one stage from where `state` stands to its end, or to the step at which it is asked to stop.
 
     Args:
-        images: what `method.needs_images` draws from.
+        images: what batches are drawn from; None where the method's `data_need` is none.
         state: changed in place; after `run` it is the state that a checkpoint would hold.
         preview: draws sample grids; None draws none.
     """
@@ -144,7 +144,7 @@ class Trainer:
                 shares=self.host.world_size * parts,
                 device=self.host.device,
             )
-            batch = self.images.batch(rng) if self.images and self.method.needs_images else None
+            batch = None if self.images is None else self.images.batch(rng)
             out = self.method.loss(role, batch, segment, rng)
             (out.loss / parts).backward()
         average_over_workers(parameter.grad for parameter in module.parameters())
@@ -169,22 +169,22 @@ class Trainer:
         return stacked.tolist()
 
     def _finish(self, segment: int, seconds: float) -> None:
-        """Set the segment's student aside; the next segment starts from it with fresh optimizers."""
-        sampler = self.method.sampler(segment)
+        """Set the segment's students aside; the next segment starts from it with fresh optimizers."""
         kind: str = self.settings.kind
-        label = f"{kind}-{sampler.steps[0]}"
-        if any(student.label == label for student in self.state.finished):
-            label = f"{label}-stage-{self.state.stage}"
-        self.state.finished.append(
-            Finished(
-                label=label,
-                method=kind,
-                stage=self.state.stage,
-                sampler=sampler,
-                training_seconds=self.state.training_seconds + seconds,
-                weights={name: tensor.clone() for name, tensor in self.average.state_dict().items()},
+        for sampler, network in self.method.students(segment, self.average):
+            label = f"{kind}-{sampler.steps[0]}"
+            if any(student.label == label for student in self.state.finished):
+                label = f"{label}-stage-{self.state.stage}"
+            self.state.finished.append(
+                Finished(
+                    label=label,
+                    method=kind,
+                    stage=self.state.stage,
+                    sampler=sampler,
+                    training_seconds=self.state.training_seconds + seconds,
+                    weights={name: tensor.clone() for name, tensor in network.state_dict().items()},
+                )
             )
-        )
         if segment + 1 < len(self.segments):
             copy_weights(self.method.student, self.average)
             self.method.next_segment()

@@ -25,6 +25,7 @@ class LocalHost:
         self.samples: list[tuple[int, int, str, int]] = []
         self.saved: list[int] = []
         self.students: list[dict[str, Any]] = []
+        self.tensors: dict[str, dict[str, torch.Tensor]] = {}
         self.stop_at: int | None = None
         self.stop_wish = Wish.PAUSE
 
@@ -58,6 +59,11 @@ class LocalHost:
 
     def cached(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return make()
+
+    def cached_tensors(self, key: str, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        if key not in self.tensors:
+            self.tensors[key] = make()
+        return self.tensors[key]
 
 
 @pytest.fixture(scope="session", autouse=True)

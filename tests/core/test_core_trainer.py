@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from rows import ROWS
 from torch import Tensor
 
 from service.methods import METHODS, ConsistencySettings, MethodSettings
@@ -23,24 +24,20 @@ from workers.optim import schedule
 from workers.state import State, read, write
 from workers.trainer import Cadence, Diverged, Trainer
 
-SHORT: dict[str, dict[str, Any]] = {
-    "progressive": {"first_steps": 2, "last_steps": 1, "rung_iterations": 3},
-    "consistency": {"iterations": 12},
-    "dmd2": {"iterations": 12, "steps": 2, "fake_updates": 2},
-}
 every_method = pytest.mark.parametrize("kind", REGISTRY)
 
 
 def settings(kind: str, **changes: Any) -> MethodSettings:
-    return METHODS[kind](**(SHORT[kind] | {"batch_size": 16} | changes))
+    return METHODS[kind](**(ROWS[kind].short | {"batch_size": 16} | changes))
 
 
 def trainer(kind: str, host: Any, state: State, every: int = 100, **changes: Any) -> Trainer:
     torch.manual_seed(0)
     teacher = six_modes(MlpDenoiser(width=32))
-    images = ImageSource(teacher.sample(256, torch.Generator().manual_seed(1)), None)
+    rng = torch.Generator().manual_seed(1)
+    images = ImageSource(teacher.sample(256, rng), None, torch.randn(256, 2, generator=rng))
     method = REGISTRY[kind](settings(kind, **changes), teacher, teacher)
-    return Trainer(method, images, host, state, Cadence(every, 100), seed=7)
+    return Trainer(method, None if method.data_need == "none" else images, host, state, Cadence(every, 100), seed=7)
 
 
 def weights(state: State) -> list[Tensor]:

@@ -21,6 +21,7 @@ class Guided(Denoiser):
         self.inner, self.guidance_scale = inner, guidance_scale
         self.path, self.prediction, self.shape = inner.path, inner.prediction, inner.shape
         self.num_classes, self.null_label = inner.num_classes, inner.null_label
+        self.feature_channels = getattr(inner, "feature_channels", 0)
 
     def trainable_copy(self) -> Denoiser:
         """Of the network inside: a student needs no guidance, it learns the guided result."""
@@ -29,7 +30,14 @@ class Guided(Denoiser):
     def with_conditions(self, copies: int) -> Denoiser:
         return self.inner.with_conditions(copies)
 
-    def raw(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+    def with_target(self) -> Denoiser:
+        return self.inner.with_target()
+
+    def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        """Of the network inside: features are not guided."""
+        return self.inner.features(x, t, labels)
+
+    def raw(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None = None) -> Tensor:
         assert labels is not None
         null = torch.full_like(labels, self.null_label or 0)
         both = self.inner.raw(torch.cat([x, x]), torch.cat([t, t]), torch.cat([labels, null]))

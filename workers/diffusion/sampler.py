@@ -125,7 +125,7 @@ def sample(
     for now, then in spec.times(steps):
         t = torch.full((len(x),), now, dtype=torch.float64)
         s = torch.full((len(x),), then, dtype=torch.float64)
-        x0 = denoiser.predict(x, t, labels)
+        x0 = denoiser.predict(x, t, labels, s=s if denoiser.knows_target else None)
         if spec.kind == "ddim":
             x = jump(x, x0, t, s, path)
             continue

@@ -6,7 +6,7 @@ from typing import ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor, nn
 
-from service.methods import MethodSettings
+from service.methods.base import DataNeed, MethodSettings
 from workers.data.source import Batch
 from workers.diffusion.sampler import SamplerSpec
 from workers.models.denoiser import Denoiser
@@ -46,13 +46,18 @@ class Method(ABC, Generic[S]):
 
     def __init__(self, settings: S, teacher: Denoiser, start: Denoiser) -> None:
         self.settings, self.teacher, self.path = settings, teacher, teacher.path
-        self.student = start.trainable_copy()
+        self.student = self.make_student(start)
         self.trainable: dict[str, nn.Module] = {"student": self.student}
         self.followers: dict[str, nn.Module] = {}
 
+    def make_student(self, start: Denoiser) -> Denoiser:
+        """What is trained."""
+        return start.trainable_copy()
+
     @property
-    def needs_images(self) -> bool:
-        return self.settings.data_need == "images"
+    def data_need(self) -> DataNeed:
+        """What a batch is drawn from; none, and there is no batch."""
+        return self.settings.data_need
 
     def segments(self) -> list[int]:
         """Lengths in steps of the parts after each of which a student is finished and all optimizers start afresh."""
@@ -68,7 +73,7 @@ class Method(ABC, Generic[S]):
 
     @abstractmethod
     def loss(self, role: str, batch: Batch | None, segment: int, rng: BatchRng) -> LossOut:
-        """What `role` descends in segment number `segment`. `batch` is there if `needs_images`."""
+        """What `role` descends in segment number `segment`. `batch` is there unless `data_need` is none."""
 
     def after_step(self) -> None:
         """Let followers follow."""
@@ -77,6 +82,10 @@ class Method(ABC, Generic[S]):
         """A segment is over and another one starts; the student holds the averaged weights that were finished."""
 
     def sampler(self, segment: int) -> SamplerSpec:
-        """How the student that segment `segment` finishes is to be run."""
+        """How the student that segment `segment` trains is to be run."""
         steps = self.settings.student_steps()[segment]
         return SamplerSpec(self.sampler_kind, tuple(steps), self.path.timesteps)
+
+    def students(self, segment: int, average: Denoiser) -> list[tuple[SamplerSpec, Denoiser]]:
+        """What segment `segment` leaves, from the averaged weights: networks in the teacher's format."""
+        return [(self.sampler(segment), average)]

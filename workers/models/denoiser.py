@@ -2,6 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ class Denoiser(nn.Module, ABC):
         shape: of one image, [C, H, W] (or any other).
         num_classes: classes that may be asked for, labels 0 .. num_classes - 1; None for an unconditional network.
         null_label: the label that stands for "no class", None where the network knows none.
+        knows_target: whether the network is also told the time s that the step from t leads to.
+        feature_channels: of `features`.
     """
 
     path: Path
@@ -26,26 +29,39 @@ class Denoiser(nn.Module, ABC):
     shape: tuple[int, ...]
     num_classes: int | None = None
     null_label: int | None = None
+    knows_target: bool = False
+    feature_channels: int
 
     @abstractmethod
-    def raw(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-        """The network's own output at x [B, ...] and times t [B] of its own path."""
+    def raw(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None = None) -> Tensor:
+        """The network's own output at x [B, ...] and times t [B] of its own path; `s` [B] where it `knows_target`."""
 
     def predict(
-        self, x: Tensor, t: Tensor, labels: Tensor | None, want: Prediction = "x0", path: Path | None = None
+        self,
+        x: Tensor,
+        t: Tensor,
+        labels: Tensor | None,
+        want: Prediction = "x0",
+        path: Path | None = None,
+        s: Tensor | None = None,
     ) -> Tensor:
         """The prediction `want` at x [B, ...], t [B] of `path` (by default the network's own).
 
         On another path the network is asked at equal SNR: x/sqrt(alpha^2 + sigma^2) is the same on both.
         """
         if path is None or path is self.path:
-            return convert(x, t, self.raw(x, t, labels), self.prediction, want, self.path)
+            return convert(x, t, self.raw(x, t, labels, s), self.prediction, want, self.path)
         own_t = self.path.t_of_angle(path.angle(t))
+        own_s = None if s is None else self.path.t_of_angle(path.angle(s))
         norm = torch.hypot(path.alpha(t), path.sigma(t))
         own_norm = torch.hypot(self.path.alpha(own_t), self.path.sigma(own_t))
         own_x = x * expand(own_norm / norm, x)
-        x0 = convert(own_x, own_t, self.raw(own_x, own_t, labels), self.prediction, "x0", self.path)
+        x0 = convert(own_x, own_t, self.raw(own_x, own_t, labels, own_s), self.prediction, "x0", self.path)
         return convert(x, t, x0, "x0", want, path)
+
+    def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        """What a critic may look at: [B, feature_channels, ...], from the first half of the network alone."""
+        raise NotImplementedError(f"{type(self).__name__} has no features")
 
     def trainable_copy(self) -> "Denoiser":
         """The same network with weights of its own that require gradients. Dropout stays off: pairs must agree."""
@@ -57,6 +73,15 @@ class Denoiser(nn.Module, ABC):
 
         It takes the label `condition * (num_classes + 1) + label`, or just `condition` if it knows no classes.
         """
+
+    def with_target(self) -> "Denoiser":
+        """A trainable copy that also takes the target time `s`, whose output does not depend on it at first."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be told a target time")
+
+    def baked(self, steps: Sequence[tuple[float, float]]) -> "Denoiser":
+        """A frozen copy in the format of the teacher, for one sampler: at each t of the `steps` (t, s) it gives what
+        this network gives there with that s."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be told a target time")
 
     def frozen_copy(self) -> "Denoiser":
         return copy.deepcopy(self).eval().requires_grad_(False)

@@ -1,6 +1,8 @@
 """Densities whose denoiser is known in closed form: the oracle teachers, and a small network to distil them into."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +33,7 @@ class MixtureDenoiser(Denoiser):
         self.register_buffer("stds", stds)
         self.path, self.prediction, self.shape = path or VPCosine(), "x0", (means.shape[1],)
 
-    def raw(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+    def raw(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None = None) -> Tensor:
         alpha, sigma = expand(self.path.alpha(t), x), expand(self.path.sigma(t), x)
         variance_BK = (alpha * self.stds) ** 2 + sigma**2
         residual_BKD = x[:, None] - alpha[:, :, None] * self.means
@@ -51,6 +53,10 @@ class MixtureDenoiser(Denoiser):
     def with_conditions(self, copies: int) -> Denoiser:
         assert self.network is not None
         return self.network.with_conditions(copies)
+
+    def with_target(self) -> Denoiser:
+        assert self.network is not None
+        return self.network.with_target()
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Exact draws [n, D]."""
@@ -73,13 +79,21 @@ class MlpDenoiser(Denoiser):
 
     prediction: Prediction = "v"
 
-    def __init__(self, dimension: int = 2, width: int = 128, path: Path | None = None, conditions: int = 0) -> None:
+    def __init__(
+        self,
+        dimension: int = 2,
+        width: int = 128,
+        path: Path | None = None,
+        conditions: int = 0,
+        knows_target: bool = False,
+    ) -> None:
         super().__init__()
         self.path, self.shape, self.conditions = path or VPCosine(), (dimension,), conditions
+        self.knows_target, self.feature_channels = knows_target, width
         self.frequencies: Tensor
         self.register_buffer("frequencies", torch.pi * torch.arange(1, 9) / 2)
         self.net = nn.Sequential(
-            nn.Linear(dimension + 16 + conditions, width),
+            nn.Linear(dimension + 16 + 16 * knows_target + conditions, width),
             nn.SiLU(),
             nn.Linear(width, width),
             nn.SiLU(),
@@ -88,18 +102,42 @@ class MlpDenoiser(Denoiser):
             nn.Linear(width, dimension),
         )
 
-    def raw(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-        phase = self.path.angle(t).to(x)[:, None] * self.frequencies.to(x)
-        parts = [x, phase.cos(), phase.sin()]
+    def raw(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None = None) -> Tensor:
+        return self.net(self._input(x, t, labels, s))
+
+    def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        """[B, width], after the second of the three hidden layers."""
+        return self.net[:4](self._input(x, t, labels, None))
+
+    def _input(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None) -> Tensor:
+        parts = [x, *self._waves(x, t)]
+        if self.knows_target:
+            assert s is not None, "this network has to be told the target time"
+            parts += self._waves(x, s)
         if labels is not None:
             parts.append(nn.functional.one_hot(labels, self.conditions).to(x))
-        return self.net(torch.cat(parts, dim=1))
+        return torch.cat(parts, dim=1)
+
+    def _waves(self, x: Tensor, t: Tensor) -> list[Tensor]:
+        phase = self.path.angle(t).to(x)[:, None] * self.frequencies.to(x)
+        return [phase.cos(), phase.sin()]
 
     def with_conditions(self, copies: int) -> "MlpDenoiser":
+        return self._with_blind_inputs(copies, conditions=copies)
+
+    def with_target(self) -> "MlpDenoiser":
+        return self._with_blind_inputs(16, knows_target=True)
+
+    def baked(self, steps: Sequence[tuple[float, float]]) -> Denoiser:
+        """There is no format to keep: it goes on taking the target time."""
+        return self.frozen_copy()
+
+    def _with_blind_inputs(self, number: int, **changes: Any) -> "MlpDenoiser":
+        """A copy with further inputs, last of all, that it does not listen to yet."""
         first = self.net[0]
         assert isinstance(first, nn.Linear)
-        other = MlpDenoiser(self.shape[0], first.out_features, self.path, copies)
+        other = MlpDenoiser(self.shape[0], first.out_features, self.path, **changes)
         weights = self.state_dict()
-        blind = first.weight.new_zeros(first.out_features, copies)
+        blind = first.weight.new_zeros(first.out_features, number)
         other.load_state_dict(weights | {"net.0.weight": torch.cat([weights["net.0.weight"], blind], dim=1)})
         return other.eval()

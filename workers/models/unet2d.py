@@ -2,18 +2,20 @@
 
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
 import diffusers
 import torch
 from diffusers import UNet2DModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from service.errors import TeacherInvalid
 from workers.diffusion.convert import Prediction
 from workers.diffusion.paths import Path, VPDiscrete
 from workers.models.denoiser import Denoiser
+from workers.models.target_time import LabelAndTarget, bake
 
 PREDICTION_TYPES: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
@@ -27,6 +29,8 @@ class UNetDenoiser(Denoiser):
 
         size = unet.config.sample_size
         self.shape = (unet.config.in_channels, *((size, size) if isinstance(size, int) else size))
+        self.feature_channels = unet.config.block_out_channels[-1]
+        self.knows_target = isinstance(unet.class_embedding, LabelAndTarget)
         embeddings = unet.config.num_class_embeds
         if embeddings is not None:
             self.num_classes = self.null_label = embeddings - 1
@@ -37,7 +41,10 @@ class UNetDenoiser(Denoiser):
     def _model_time(self, x: Tensor, t: Tensor) -> Tensor:
         return self.path.t_to_model(t).to(x.device, torch.float32, non_blocking=True)
 
-    def raw(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+    def raw(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None = None) -> Tensor:
+        if self.knows_target:
+            assert s is not None, "this network has to be told the target time"
+            labels = LabelAndTarget.pack(labels, self._model_time(x, s))
         return self.unet(x, self._model_time(x, t), class_labels=labels, return_dict=False)[0]
 
     def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
@@ -51,10 +58,6 @@ class UNetDenoiser(Denoiser):
             h, _ = block(hidden_states=h, temb=emb)
         return unet.mid_block(h, emb)
 
-    @property
-    def feature_channels(self) -> int:
-        return self.unet.config.block_out_channels[-1]
-
     def with_conditions(self, copies: int) -> "UNetDenoiser":
         rows = self.unet.config.num_class_embeds or 1
         unet = UNet2DModel.from_config(dict(self.unet.config) | {"num_class_embeds": rows * copies})
@@ -63,6 +66,17 @@ class UNetDenoiser(Denoiser):
         table = weights.get("class_embedding.weight", next(self.unet.parameters()).new_zeros(1, width))
         unet.load_state_dict(weights | {"class_embedding.weight": table.repeat(copies, 1)})
         return UNetDenoiser(unet, self.path, self.prediction).to(table.device).eval()
+
+    def with_target(self) -> "UNetDenoiser":
+        unet = copy.deepcopy(self.unet)
+        unet.class_embedding = LabelAndTarget(unet)
+        return UNetDenoiser(unet, self.path, self.prediction).eval().requires_grad_(True)
+
+    def baked(self, steps: Sequence[tuple[float, float]]) -> "UNetDenoiser":
+        """Exact at the times of `steps`, which must differ; a stock UNet2DModel, as the teacher's."""
+        t, s = (self.path.t_to_model(torch.tensor(times, dtype=torch.float64)) for times in zip(*steps, strict=True))
+        unet = bake(copy.deepcopy(self.unet), t, s)
+        return UNetDenoiser(unet, self.path, self.prediction).eval().requires_grad_(False)
 
 
 def load_teacher(folder: FilePath) -> UNetDenoiser:
@@ -117,10 +131,3 @@ def _json(file: FilePath) -> dict[str, Any]:
         raise TeacherInvalid(f"the teacher's folder has no {file.parent.name}/{file.name}") from None
     except ValueError as error:
         raise TeacherInvalid(f"{file.name} is not JSON: {error}") from error
-
-
-def critic_head(channels: int) -> nn.Module:
-    """A discriminator on bottleneck features: one logit per place, [B, C', H', W'] -> [B, 1, H', W']."""
-    return nn.Sequential(
-        nn.Conv2d(channels, channels, 1), nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, 1, 1)
-    )

@@ -1,0 +1,66 @@
+"""Template: the student's prediction regresses to a target that carries no gradient. Most methods are of this shape."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from service.methods.base import MethodSettings
+from workers.data.source import Batch
+from workers.methods.base import LossOut, Method
+from workers.randomness import BatchRng
+
+S = TypeVar("S", bound=MethodSettings)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Where the student is asked: at x [B, ...] and the times t [B], on the way to the times s [B].
+
+    `images` and `noise` [B, ...] are what x was made of; `labels` [B] or None; `segment` as in `Method.loss`.
+    """
+
+    x: Tensor
+    t: Tensor
+    s: Tensor
+    labels: Tensor | None
+    images: Tensor
+    noise: Tensor
+    segment: int
+
+
+class Regression(Method[S]):
+    """E distance(output, sg[target]): a method says where the student is asked, what it should answer, and how far off
+    an answer is."""
+
+    @abstractmethod
+    def times(self, rng: BatchRng, segment: int) -> tuple[Tensor, Tensor]:
+        """Times t [B] and s [B], s < t, on the teacher's path."""
+
+    def draw(self, batch: Batch | None, segment: int, rng: BatchRng) -> Draw:
+        """By default a real image, noised up to t; with a pair's own noise, where the batch is of pairs."""
+        assert batch is not None
+        t, s = self.times(rng, segment)
+        noise = rng.normal(batch.images.shape[1:]) if batch.noise is None else batch.noise
+        x = self.path.add_noise(batch.images, noise, t)
+        return Draw(x, t, s, batch.labels, batch.images, noise, segment)
+
+    @abstractmethod
+    def target(self, at: Draw) -> Tensor:
+        """What the student should answer [B, ...]. Called without gradients."""
+
+    def output(self, at: Draw) -> Tensor:
+        """The student's answer [B, ...]; by default its x0."""
+        return self.student.predict(at.x, at.t, at.labels)
+
+    @abstractmethod
+    def distance(self, output: Tensor, target: Tensor, at: Draw) -> Tensor:
+        """How far off the answer is, weighted [B]."""
+
+    def loss(self, role: str, batch: Batch | None, segment: int, rng: BatchRng) -> LossOut:
+        at = self.draw(batch, segment, rng)
+        with torch.no_grad():
+            target = self.target(at)
+        return LossOut(self.distance(self.output(at), target, at).mean())
