@@ -82,16 +82,3 @@ class ScoreSettings(MethodSettings):
         while steps[-1] % 2 == 0 and steps[-1] > 2:
             steps.append(steps[-1] // 2)
         return [steps]
-
-
-class FlowMapSettings(MethodSettings):
-    """Of a method that learns to jump between any two times."""
-
-    iterations: int = Field(1000, ge=1, le=10_000_000, description="Optimizer steps.")
-
-    def total_steps(self) -> int:
-        return self.iterations
-
-    def student_steps(self) -> list[list[int]]:
-        """A student for each number of steps: networks of the teacher's kind know one time, not two."""
-        return [[4], [2], [1]]
