@@ -30,13 +30,16 @@ async def ground(session: AsyncSession, project_id: str, spec: JobSpec) -> Groun
     question = _BY_ID if is_id(spec.teacher, "tea") else _BY_NAME
     asked = {"project_id": project_id, "teacher": spec.teacher}
     found = (await session.execute(question, asked)).all() if "\0" not in spec.teacher else []
-    if not found:  # says which teachers there are
-        return Ground(await teachers.find(session, project_id, spec.teacher), [])
+    if not found:
+        await teachers.find(session, project_id, spec.teacher)  # says which teachers there are
+        found = (await session.execute(question, asked)).all()  # it was registered a moment ago
     highest = found[0].max_priority
     if spec.priority > highest:
         detail = f"This project's jobs may ask for {highest} at most; lower it, or have an admin raise max_priority."
         raise InvalidRequest(f"/priority: {detail}", [Pointer("/priority", detail)])
-    return Ground(found[0].Teacher, [Listener(row.id, row.events) for row in found if row.id is not None])
+    teacher = found[0].Teacher
+    mine = [row for row in found if row.Teacher.id == teacher.id and row.id is not None]
+    return Ground(teacher, [Listener(row.id, row.events) for row in mine])
 
 
 async def prepare(

@@ -21,7 +21,7 @@ class Guided(Denoiser):
         self.inner, self.guidance_scale = inner, guidance_scale
         self.path, self.prediction, self.shape = inner.path, inner.prediction, inner.shape
         self.num_classes, self.null_label = inner.num_classes, inner.null_label
-        self.feature_channels = getattr(inner, "feature_channels", 0)
+        self.feature_channels = inner.feature_channels
 
     def trainable_copy(self) -> Denoiser:
         """Of the network inside: a student needs no guidance, it learns the guided result."""

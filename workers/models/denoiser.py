@@ -21,7 +21,7 @@ class Denoiser(nn.Module, ABC):
         num_classes: classes that may be asked for, labels 0 .. num_classes - 1; None for an unconditional network.
         null_label: the label that stands for "no class", None where the network knows none.
         knows_target: whether the network is also told the time s that the step from t leads to.
-        feature_channels: of `features`.
+        feature_channels: of `features`; 0 where there are none.
     """
 
     path: Path
@@ -30,7 +30,7 @@ class Denoiser(nn.Module, ABC):
     num_classes: int | None = None
     null_label: int | None = None
     knows_target: bool = False
-    feature_channels: int
+    feature_channels: int = 0
 
     @abstractmethod
     def raw(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None = None) -> Tensor:
