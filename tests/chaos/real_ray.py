@@ -51,23 +51,21 @@ class RealRay:
     def _left(self) -> list[psutil.Process]:
         return survivors([self.child.mark], [self.child.session])
 
+    def drivers(self) -> dict[str, psutil.Process]:
+        """Live driver processes by attempt id."""
+        return self._of_attempts("workers.driver")
 
-def drivers() -> dict[str, psutil.Process]:
-    """Live driver processes by attempt id."""
-    return {name: process for name, process in _of_attempts("workers.driver")}
+    def workers(self) -> dict[str, psutil.Process]:
+        """One live training worker process by attempt id."""
+        return self._of_attempts("RayTrainWorker")
 
-
-def workers() -> dict[str, psutil.Process]:
-    """One live training worker process by attempt id."""
-    return {name: process for name, process in _of_attempts("RayTrainWorker")}
-
-
-def _of_attempts(title: str) -> list[tuple[str, psutil.Process]]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if title in " ".join(process.cmdline()):
-                found.append((process.environ()["FEWSTEP_ATTEMPT_ID"], process))
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, KeyError):
-            continue
-    return found
+    def _of_attempts(self, title: str) -> dict[str, psutil.Process]:
+        """Of this head alone: other platforms may run on the machine."""
+        found = {}
+        for process in self._left():
+            try:
+                if title in " ".join(process.cmdline()):
+                    found[process.environ()["FEWSTEP_ATTEMPT_ID"]] = process
+            except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, KeyError):
+                continue
+        return found

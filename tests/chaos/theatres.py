@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 import psutil
-import real_ray
 from chaos_driver import Drivers, Run, loss
 from eyes import Eyes
 from fake_cluster import FakeCluster
@@ -154,7 +153,7 @@ class RealTheatre:
         if chance < 0.2:
             await asyncio.to_thread(self.ray.lose_head)
             return "ray head"
-        name, find = ("driver", real_ray.drivers) if chance < 0.6 else ("training worker", real_ray.workers)
+        name, find = ("driver", self.ray.drivers) if chance < 0.6 else ("training worker", self.ray.workers)
         alive = await asyncio.to_thread(find)
         if not alive:
             return None
@@ -169,7 +168,7 @@ class RealTheatre:
 
     async def look(self, eyes: Eyes) -> None:
         now = time.time()
-        for attempt_id in await asyncio.to_thread(real_ray.drivers):
+        for attempt_id in await asyncio.to_thread(self.ray.drivers):
             first, _ = self._seen.get(attempt_id, (now, now))
             self._seen[attempt_id] = (first, now)
         await asyncio.sleep(0.3)
@@ -182,7 +181,7 @@ class RealTheatre:
         return len(await asyncio.to_thread(self.alive))
 
     def alive(self) -> list[str]:
-        return [self._attempts[attempt_id][1] for attempt_id in real_ray.drivers() if attempt_id in self._attempts]
+        return [self._attempts[attempt_id][1] for attempt_id in self.ray.drivers() if attempt_id in self._attempts]
 
     def runs(self) -> list[Run]:
         """From the first to the last sight of each driver; one that has said its last word works no more."""
