@@ -19,6 +19,8 @@ class MethodSettings(BaseModel):
     paper: ClassVar[str]
     data_need: ClassVar[DataNeed]
     summary: ClassVar[str]
+    known_limit: ClassVar[str] = ""
+    "What the method is known to be poor at, in one sentence, for the tables."
     networks: ClassVar[int]
     "How many networks of the teacher's size a worker holds: student, its EMA, teacher and the method's own."
     trained_networks: ClassVar[int]
@@ -82,3 +84,19 @@ class ScoreSettings(MethodSettings):
         while steps[-1] % 2 == 0 and steps[-1] > 2:
             steps.append(steps[-1] // 2)
         return [steps]
+
+
+class FlowMapSettings(MethodSettings):
+    """Of a method whose student is told where its step leads to."""
+
+    networks: ClassVar[int] = 4
+    trained_networks: ClassVar[int] = 1
+
+    iterations: int = Field(800, ge=1, le=10_000_000, description="Optimizer steps.")
+
+    def total_steps(self) -> int:
+        return self.iterations
+
+    def student_steps(self) -> list[list[int]]:
+        """Three students of the same weights; the last of them is the start of a next stage."""
+        return [[4], [2], [1]]

@@ -21,6 +21,8 @@ from workers.state import State
 from workers.trainer import Cadence, Trainer
 
 LEARN = {kind: row.mixture for kind, row in ROWS.items() if row.mixture is not None}
+ALWAYS = ("progressive", "consistency", "dmd2")
+"""One of each shape; the others take minutes together and are run by `make methods`."""
 
 
 def energy_distance(a: Tensor, b: Tensor) -> float:
@@ -51,7 +53,9 @@ def test_the_yardstick_knows_true_samples_from_the_teachers_few_steps(mixture: M
     assert far[1] > 0.5 > far[2] > 0.05 > far[4] > far[8]
 
 
-@pytest.mark.parametrize("kind", LEARN)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind in ALWAYS else pytest.mark.slow) for kind in LEARN]
+)
 def test_learns_the_mixture(kind: str, mixture: MixtureDenoiser, mixture_points: ImageSource, local_host: Any) -> None:
     settings, steps, bar = LEARN[kind]
     method = REGISTRY[kind](settings, mixture, mixture)
