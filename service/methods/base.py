@@ -57,12 +57,12 @@ class PairSettings(MethodSettings):
     pair_steps: int = Field(16, ge=1, le=1000, description="Steps of the teacher's second-order solver for each pair.")
 
 
-class ScoreSettings(MethodSettings):
-    """Of a method that follows the difference of two scores."""
+class GeneratorSettings(MethodSettings):
+    """Of a method that judges what the student makes of noise."""
 
     data_need: ClassVar[DataNeed] = "none"
-    networks: ClassVar[int] = 4
-    trained_networks: ClassVar[int] = 2
+    networks: ClassVar[int] = 3
+    trained_networks: ClassVar[int] = 1
 
     steps: int = Field(
         1,
@@ -72,8 +72,6 @@ class ScoreSettings(MethodSettings):
     )
     learning_rate: float = Field(5e-4, gt=0, le=1, description="Peak learning rate of the student's optimizer.")
     iterations: int = Field(320, ge=1, le=10_000_000, description="Optimizer steps of the student.")
-    fake_updates: int = Field(3, ge=1, le=100, description="Updates of the fake score per update of the student.")
-    fake_learning_rate: float = Field(2e-3, gt=0, le=1, description="Learning rate of the fake score.")
 
     def total_steps(self) -> int:
         return self.iterations
@@ -84,6 +82,16 @@ class ScoreSettings(MethodSettings):
         while steps[-1] % 2 == 0 and steps[-1] > 2:
             steps.append(steps[-1] // 2)
         return [steps]
+
+
+class ScoreSettings(GeneratorSettings):
+    """Of a method that follows the difference of two scores."""
+
+    networks: ClassVar[int] = 4
+    trained_networks: ClassVar[int] = 2
+
+    fake_updates: int = Field(3, ge=1, le=100, description="Updates of the fake score per update of the student.")
+    fake_learning_rate: float = Field(2e-3, gt=0, le=1, description="Learning rate of the fake score.")
 
 
 class FlowMapSettings(MethodSettings):

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from service.methods.base import ScoreSettings
+from service.methods.base import GeneratorSettings, ScoreSettings
 from workers.data.source import Batch
 from workers.diffusion.losses import follow, squared, v_weight
 from workers.diffusion.sampler import consistency_function
@@ -18,6 +18,7 @@ from workers.randomness import BatchRng
 
 T_MIN, T_MAX = 0.02, 0.98
 
+G = TypeVar("G", bound=GeneratorSettings)
 S = TypeVar("S", bound=ScoreSettings)
 
 
@@ -41,42 +42,32 @@ class Compared:
     fake: Tensor
 
 
-class ScoreMatching(Method[S]):
-    """The student's samples x are noised to x_t; the teacher's x0 there, less the fake score's, says where x should go.
+class Generator(Method[G]):
+    """The student's samples x are noised to x_t; the teacher's x0 there, less another one, says where x should go.
 
-    The fake score is trained on the student's samples, on a clock of its own. With several steps, training sees what
-    sampling sees: the student's own renoised outputs (backward simulation, arXiv:2405.14867, section 4.5), and every
-    batch holds each exit equally often. Each exit has a score of its own: one score of them all would push the good
-    samples of late exits away from the poor ones of early exits.
+    With several steps, training sees what sampling sees: the student's own renoised outputs (backward simulation,
+    arXiv:2405.14867, section 4.5), and every batch holds each exit equally often.
     """
 
     sampler_kind = "renoise"
 
-    def __init__(self, settings: S, teacher: Denoiser, start: Denoiser) -> None:
+    def __init__(self, settings: G, teacher: Denoiser, start: Denoiser) -> None:
         super().__init__(settings, teacher, start)
         self.exits = self.sampler(0).times(settings.steps)
-        self.fake = teacher.with_conditions(settings.steps)
-        self.trainable["fake"] = self.fake_module()
-
-    def fake_module(self) -> nn.Module:
-        """What the fake score's turn trains."""
-        return self.fake
-
-    def turns(self, step: int) -> list[str]:
-        return ["fake"] * self.settings.fake_updates + ["student"]
-
-    def learning_rate(self, role: str) -> float:
-        return self.settings.fake_learning_rate if role == "fake" else self.settings.learning_rate
 
     @abstractmethod
     def gradient(self, at: Compared) -> Tensor:
         """What the samples x descend [B, ...]. Called without gradients."""
 
+    @abstractmethod
+    def other(self, samples: Samples, x_t: Tensor, t: Tensor) -> Tensor:
+        """The x0 [B, ...] that the teacher's is compared with."""
+
+    def noise(self, samples: Samples, t: Tensor, rng: BatchRng) -> Tensor:
+        """With which the samples are noised [B, ...]."""
+        return rng.normal(self.teacher.shape, len(samples.x))
+
     def loss(self, role: str, batch: Batch | None, segment: int, rng: BatchRng) -> LossOut:
-        if role == "fake":
-            with torch.no_grad():
-                samples = self.generate(rng, with_gradient=False)
-            return self.fake_loss(samples, batch, rng)
         return self.student_loss(self.generate(rng, with_gradient=True), batch, rng)
 
     def student_loss(self, samples: Samples, batch: Batch | None, rng: BatchRng) -> LossOut:
@@ -91,18 +82,11 @@ class ScoreMatching(Method[S]):
     def compare(self, samples: Samples, rng: BatchRng, through_scores: bool = False) -> Compared:
         """Ask both scores at a random noise level. `through_scores`: their answers carry gradients to the samples."""
         t = self.levels(rng, samples.exit)
-        x_t = self.path.add_noise(samples.x, rng.normal(self.teacher.shape, len(samples.x)), t)
+        x_t = self.path.add_noise(samples.x, self.noise(samples, t, rng), t)
         with torch.set_grad_enabled(through_scores):
             real = self.teacher.predict(x_t, t, samples.labels)
-            fake = self.fake.predict(x_t, t, self.conditions(samples.labels, samples.exit))
+            fake = self.other(samples, x_t, t)
         return Compared(samples, x_t, t, real, fake)
-
-    def fake_loss(self, samples: Samples, batch: Batch | None, rng: BatchRng) -> LossOut:
-        """Denoising of the student's samples, as v."""
-        x, conditions = samples.x, self.conditions(samples.labels, samples.exit)
-        t = self.levels(rng, samples.exit)
-        x_t = self.path.add_noise(x, rng.normal(self.teacher.shape, len(x)), t)
-        return LossOut((v_weight(t, self.path).to(x) * squared(self.fake.predict(x_t, t, conditions), x)).mean())
 
     def f(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         """One step of the student, to a clean image."""
@@ -131,10 +115,53 @@ class ScoreMatching(Method[S]):
             return Samples(self.f(torch.stack(inputs, 1).flatten(0, 1), t_exit, labels), labels, exit)
         return Samples(torch.stack(outputs, 1).flatten(0, 1), labels, exit)
 
+    def lowest(self, exit: Tensor) -> Tensor:
+        """Noise levels [B] below which samples are not compared: renoising will hide them (arXiv:2503.06674)."""
+        return torch.tensor([s for _, s in self.exits], dtype=torch.float64).clamp(min=T_MIN)[exit.cpu()]
+
     def levels(self, rng: BatchRng, exit: Tensor) -> Tensor:
-        """Noise levels [B] to compare samples at: not below the one that renoising will hide (arXiv:2503.06674)."""
-        low = torch.tensor([s for _, s in self.exits], dtype=torch.float64).clamp(min=T_MIN)
-        return uniform(rng.uniform(len(exit)), low[exit.cpu()], T_MAX)
+        """Noise levels [B] to compare samples at."""
+        return uniform(rng.uniform(len(exit)), self.lowest(exit), T_MAX)
+
+
+class ScoreMatching(Generator[S]):
+    """The other score is that of the student's own samples: their difference is the gradient of a divergence.
+
+    The fake score is trained on the student's samples, on a clock of its own. Each exit has a score of its own: one
+    score of them all would push the good samples of late exits away from the poor ones of early exits.
+    """
+
+    def __init__(self, settings: S, teacher: Denoiser, start: Denoiser) -> None:
+        super().__init__(settings, teacher, start)
+        self.fake = teacher.with_conditions(settings.steps)
+        self.trainable["fake"] = self.fake_module()
+
+    def fake_module(self) -> nn.Module:
+        """What the fake score's turn trains."""
+        return self.fake
+
+    def turns(self, step: int) -> list[str]:
+        return ["fake"] * self.settings.fake_updates + ["student"]
+
+    def learning_rate(self, role: str) -> float:
+        return self.settings.fake_learning_rate if role == "fake" else self.settings.learning_rate
+
+    def loss(self, role: str, batch: Batch | None, segment: int, rng: BatchRng) -> LossOut:
+        if role == "fake":
+            with torch.no_grad():
+                samples = self.generate(rng, with_gradient=False)
+            return self.fake_loss(samples, batch, rng)
+        return super().loss(role, batch, segment, rng)
+
+    def other(self, samples: Samples, x_t: Tensor, t: Tensor) -> Tensor:
+        return self.fake.predict(x_t, t, self.conditions(samples.labels, samples.exit))
+
+    def fake_loss(self, samples: Samples, batch: Batch | None, rng: BatchRng) -> LossOut:
+        """Denoising of the student's samples, as v."""
+        x, conditions = samples.x, self.conditions(samples.labels, samples.exit)
+        t = self.levels(rng, samples.exit)
+        x_t = self.path.add_noise(x, rng.normal(self.teacher.shape, len(x)), t)
+        return LossOut((v_weight(t, self.path).to(x) * squared(self.fake.predict(x_t, t, conditions), x)).mean())
 
     def conditions(self, labels: Tensor | None, exit: Tensor) -> Tensor:
         """The fake score's labels: which class, and which exit."""
