@@ -86,7 +86,7 @@ REASONS: dict[Reason, str] = {
     Reason.USER_RESUME: "Resumed on request; waiting for the cluster to have room.",
     Reason.USER_RETRY: "Retried on request; waiting for the cluster to have room.",
     Reason.TRAINING_ERROR: "The training code raised an error; read the last log lines, then change the spec.",
-    Reason.DIVERGED: "A loss or weight became NaN or infinite; lower learning_rate and submit again.",
+    Reason.DIVERGED: "A loss, a weight or a sample left all bounds; lower learning_rate and submit again.",
     Reason.EXPORT_MISMATCH: "The exported folder did not give the student's images back; report this with the logs.",
     Reason.DRIVER_DIED: "The driver process died; the job goes on from its last checkpoint.",
     Reason.CLUSTER_LOST: "The cluster no longer knows this attempt; the job goes on from its last checkpoint.",

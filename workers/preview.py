@@ -1,6 +1,7 @@
-"""Sample grids while training: the same seeds every time, one column per class."""
+"""Samples while training, the same seeds every time: a grid to look at, and figures that warn of trouble."""
 
 import torch
+from torch import Tensor
 
 from workers.diffusion.sampler import SamplerSpec, sample, seeded
 from workers.grid import grid_png
@@ -8,26 +9,44 @@ from workers.host import Host
 from workers.models.denoiser import Denoiser
 
 COLUMNS = 10
+OUTSIDE = 1.1
+"""Images lie in [-1, 1]; good students overshoot by a little."""
 
 
 class Preview:
-    """Draws up to `COLUMNS` images, of as many classes."""
+    """Draws up to `COLUMNS` images, one of each class, and a second one of each that is only measured."""
 
     def __init__(self, host: Host, num_classes: int | None) -> None:
         self.host = host
         self.columns = COLUMNS if num_classes is None else min(num_classes, COLUMNS)
-        self.labels = None if num_classes is None else torch.arange(self.columns, device=host.device)
+        self.labels = None if num_classes is None else torch.arange(self.columns, device=host.device).repeat(2)
 
     def teacher(self, teacher: Denoiser, steps: int) -> None:
         """The reference row, before the first step."""
-        spec = SamplerSpec("ddim", (steps,), teacher.path.timesteps)
-        self.host.sample(0, 0, "teacher", steps, self._png(teacher, spec))
+        images = self._draw(teacher, SamplerSpec("ddim", (steps,), teacher.path.timesteps))
+        self.host.sample(0, 0, "teacher", steps, self._png(images))
 
-    def student(self, student: Denoiser, spec: SamplerSpec, step: int, stage: int) -> None:
-        """The student at the first of the steps that it is made for."""
-        self.host.sample(step, stage, "student", spec.steps[0], self._png(student, spec))
+    def student(self, student: Denoiser, spec: SamplerSpec, step: int, stage: int) -> dict[str, float]:
+        """The student at the first of the steps that it is made for.
 
-    def _png(self, denoiser: Denoiser, spec: SamplerSpec) -> bytes:
-        generators = seeded(range(self.columns))
-        images = sample(denoiser, spec, spec.steps[0], self.labels, generators, self.host.device)
-        return grid_png([images.clamp(-1, 1).cpu()])
+        Returns:
+            sample_size: root mean square of the pixels, below 1 for images; it explodes before a loss becomes NaN.
+            sample_saturation: share of pixels beyond +-1.1, as too much guidance or a too strong critic leaves them.
+            sample_diversity: root mean square difference of two images of one class; it falls as modes are lost.
+        """
+        images = self._draw(student, spec)
+        self.host.sample(step, stage, "student", spec.steps[0], self._png(images))
+        one, other = images.chunk(2)
+        return {
+            "sample_size": images.square().mean().sqrt().item(),
+            "sample_saturation": (images.abs() > OUTSIDE).float().mean().item(),
+            "sample_diversity": (one - other).square().mean().sqrt().item(),
+        }
+
+    def _draw(self, denoiser: Denoiser, spec: SamplerSpec) -> Tensor:
+        """[2 columns, C, H, W], not clipped."""
+        generators = seeded(range(2 * self.columns))
+        return sample(denoiser, spec, spec.steps[0], self.labels, generators, self.host.device)
+
+    def _png(self, images: Tensor) -> bytes:
+        return grid_png([images[: self.columns].clamp(-1, 1).cpu()])

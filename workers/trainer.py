@@ -27,14 +27,18 @@ from workers.randomness import BatchRng
 from workers.state import Finished, State, write
 
 
+LARGEST_SAMPLE = 10.0
+"""Root mean square of a student's pixels; images, and latents as networks see them, are about 1."""
+
+
 class Diverged(ArithmeticError):
-    """A loss or a gradient is NaN or infinite."""
+    """A loss or a gradient is NaN or infinite, or the samples are of no use any more and on their way there."""
 
     reason = Reason.DIVERGED
 
-    def __init__(self, step: int, tensor: str) -> None:
-        super().__init__(f"step {step}: {tensor} is not finite; lower learning_rate and submit again")
-        self.step, self.tensor = step, tensor
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(f"step {step}: {what}; lower learning_rate and submit again")
+        self.step, self.what = step, what
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,9 @@ class Trainer:
             values |= {f"{prefix}loss": out.loss.detach(), f"{prefix}grad_norm": norm, **out.logs}
             if role == "student":
                 values["learning_rate"] = torch.tensor(rate)
+        for role in self.method.trainable.keys() - {"student"}:
+            if f"{role}_loss" in values:
+                values[f"{role}_to_student_loss"] = values[f"{role}_loss"] / values["loss"].abs().clamp(min=1e-12)
         ema_update(self.average, self.method.student, self.settings.ema_decay)
         self.method.after_step()
         self.state.step += 1
@@ -157,11 +164,11 @@ class Trainer:
 
     def _culprit(self, role: str, loss: Tensor) -> str:
         if not bool(torch.isfinite(loss)):
-            return f"the loss of the {role}"
+            return f"the loss of the {role} is not finite"
         for name, parameter in self.method.trainable[role].named_parameters():
             if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
-                return f"the gradient of {name} of the {role}"
-        return f"the gradient norm of the {role}"
+                return f"the gradient of {name} of the {role} is not finite"
+        return f"the gradient norm of the {role} is not finite"
 
     def _mean(self, scalars: list[Tensor]) -> list[float]:
         stacked = torch.stack([scalar.detach().float().to(self.host.device) for scalar in scalars])
@@ -194,12 +201,15 @@ class Trainer:
         return make_optimizer(self.method.trainable[role], self.method.learning_rate(role), self.method.betas)
 
     def _report(self, values: dict[str, float] | None) -> None:
-        if values is not None:
-            self.host.metrics(self._now, self.state.stage, values)
+        seen: dict[str, float] = {}
         done = self.state.step == self.steps
         if self.preview and self.host.rank == 0 and (done or self._now % self.cadence.preview_every == 0):
             segment, _ = self._segment(max(0, self.state.step - 1))
-            self.preview.student(self.average, self.method.sampler(segment), self._now, self.state.stage)
+            seen = self.preview.student(self.average, self.method.sampler(segment), self._now, self.state.stage)
+        if values is not None:
+            self.host.metrics(self._now, self.state.stage, values | seen)
+        if (size := seen.get("sample_size", 0.0)) > LARGEST_SAMPLE:
+            raise Diverged(self._now, f"the student's samples have grown to {size:.3g}, where images are about 1")
 
     def _checkpoint(self) -> None:
         self.state.live = self._live()

@@ -1,0 +1,57 @@
+"""One method with its defaults on the digits teacher: `python one_method.py KIND FOLDER`; see bench_methods.py."""
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from service.spec import JobSpec
+from workers import stages
+from workers.run import FolderHost
+from workers.store import local_folder
+
+
+class Timed(FolderHost):
+    """Notes the CPU seconds of this process until the training is over."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, torch.device("cpu"))
+        self.trained = 0.0
+
+    def phase(self, phase: Literal["starting", "training", "evaluating", "exporting"]) -> None:
+        if phase == "evaluating" and not self.trained:
+            self.trained = time.process_time()
+
+    def sample(self, *_: Any) -> None:
+        """Nobody looks."""
+
+
+def main() -> None:
+    kind, out = sys.argv[1], Path(sys.argv[2])
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    work = out / ".work" / kind
+    shutil.rmtree(work, ignore_errors=True)
+    spec = JobSpec.model_validate(
+        {"teacher": "digits", "method": {"kind": kind}, "checkpoint_every": 1_000_000, "preview_every": 1_000_000}
+    )
+    host = Timed(work)
+    started = time.process_time()
+    stages.run(spec, local_folder("builtin:digits"), host)
+
+    records = [json.loads(file.read_text()) for file in sorted((work / "students").glob("*.json"))]
+    for record in records:
+        folder = out / record["label"]
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.move(work / "students" / record["label"], folder)
+    shutil.rmtree(work)
+    row = {"kind": kind, "seconds": host.trained - started, "students": records}
+    (out / f"{kind}.json").write_text(json.dumps(row, indent=2))
+
+
+if __name__ == "__main__":
+    main()
