@@ -94,6 +94,28 @@ class ScoreSettings(GeneratorSettings):
     fake_learning_rate: float = Field(2e-3, gt=0, le=1, description="Learning rate of the fake score.")
 
 
+class CriticSettings(BaseModel):
+    """Mixin of a method with an adversarial term."""
+
+    gan_loss: Literal["non_saturating", "hinge"] = Field(
+        "non_saturating", description="What the critic descends, and what the student descends in answer."
+    )
+    r1: Literal["exact", "approximate"] = Field(
+        "approximate",
+        description="How the critic's slope at real images is measured: by a second derivative, or by a small noise.",
+    )
+    r1_weight: float = Field(0.0, ge=0, le=10_000, description="Weight of the penalty on that slope; 0 is off.")
+
+
+class NoisedCriticSettings(CriticSettings):
+    """Mixin of a method whose critic has noise levels of its own."""
+
+    critic_noise: Literal["fixed", "adaptive"] = Field(
+        "fixed", description="Whether the noisiest images the critic sees stay as they are, or follow how sure it is."
+    )
+    critic_noise_max: float = Field(0.98, gt=0.02, le=1, description="Time of the noisiest images the critic sees.")
+
+
 class FlowMapSettings(MethodSettings):
     """Of a method whose student is told where its step leads to."""
 

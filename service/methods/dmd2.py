@@ -4,10 +4,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from service.methods.base import Family, ScoreSettings
+from service.methods.base import CriticSettings, Family, ScoreSettings
 
 
-class DMD2Settings(ScoreSettings):
+class DMD2Settings(ScoreSettings, CriticSettings):
     """Match the student's distribution to the teacher's by the difference of two scores."""
 
     kind: Literal["dmd2"] = "dmd2"

@@ -51,3 +51,13 @@ def gan_generator(fake_logits: Tensor) -> Tensor:
 def gan_discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """softplus(D(fake)) + softplus(-D(real))."""
     return per_sample(F.softplus(fake_logits)) + per_sample(F.softplus(-real_logits))
+
+
+def hinge_generator(fake_logits: Tensor) -> Tensor:
+    """-D(fake)."""
+    return -per_sample(fake_logits)
+
+
+def hinge_discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """max(0, 1 + D(fake)) + max(0, 1 - D(real))."""
+    return per_sample(F.relu(1 + fake_logits)) + per_sample(F.relu(1 - real_logits))
