@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from learning import fitted_mixture, training_points
 
 from service.status import Wish
 from workers.data.source import ImageSource
-from workers.models.mixture import MixtureDenoiser, MlpDenoiser, six_modes
+from workers.models.mixture import MixtureDenoiser
 
 
 class LocalHost:
@@ -78,25 +79,9 @@ def local_host() -> type[LocalHost]:
 
 @pytest.fixture(scope="session")
 def mixture() -> MixtureDenoiser:
-    """The oracle teacher; its `network` was fitted to its closed-form denoiser, as a real teacher would be to data."""
-    torch.manual_seed(0)
-    rng = torch.Generator().manual_seed(0)
-    network = MlpDenoiser()
-    teacher = six_modes(network)
-    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
-    for step in range(1200):
-        for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * (1 - step / 1200)
-        x0 = teacher.sample(256, rng)
-        t = torch.rand(256, generator=rng, dtype=torch.float64).clamp(min=1e-3)
-        x_t = teacher.path.add_noise(x0, torch.randn(256, 2, generator=rng), t)
-        loss = (network.raw(x_t, t, None) - teacher.predict(x_t, t, None, "v")).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return teacher
+    return fitted_mixture()
 
 
 @pytest.fixture(scope="session")
 def mixture_points(mixture: MixtureDenoiser) -> ImageSource:
-    return ImageSource(mixture.sample(50_000, torch.Generator().manual_seed(1)), None)
+    return training_points(mixture)
