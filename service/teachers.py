@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from service.db import insert_once
 from service.errors import Conflict, InvalidRequest, NotFound, Pointer, TeacherInvalid
 from service.ids import is_id, new_id
+from service.noise_schedule import NO_SIGNAL, last_alpha
 from service.storage import Storage
 from service.tables import Job, Teacher
 
@@ -74,6 +75,8 @@ def inspect(store: Storage, folder: str) -> Facts:
     if prediction_type not in PREDICTION_TYPES:
         known = ", ".join(PREDICTION_TYPES)
         _refuse(f"scheduler/scheduler_config.json has prediction_type {prediction_type!r}; known are {known}.")
+    if prediction_type == "epsilon":
+        _refuse_without_signal(scheduler)
     weights = sorted(file for file in files if file.startswith("unet/") and file.endswith(".safetensors"))
     if not weights:
         _refuse("unet/ holds no .safetensors file: save the weights with safe_serialization=True.")
@@ -182,6 +185,20 @@ def _visible(project_id: str) -> ColumnElement[bool]:
 
 def _refuse(detail: str) -> NoReturn:
     raise TeacherInvalid(detail, [Pointer("/source", detail)])
+
+
+def _refuse_without_signal(scheduler: dict[str, Any]) -> None:
+    file = "scheduler/scheduler_config.json"
+    try:
+        left = last_alpha(scheduler)
+    except (TypeError, ValueError, ArithmeticError):
+        _refuse(f"{file} has a noise schedule of values that are no numbers: save it with save_pretrained().")
+    if left is not None and left < NO_SIGNAL:
+        _refuse(
+            f"The teacher predicts epsilon, and by {file} its last timestep is pure noise, from where epsilon says "
+            "nothing of the image: no few-step student can start there. Use a teacher that predicts v_prediction or "
+            "sample, or one with a noise schedule that leaves some signal, such as linear or scaled_linear."
+        )
 
 
 def _json(store: Storage, folder: str, files: list[str], file: str, fix: str) -> dict[str, Any]:

@@ -26,7 +26,6 @@ from workers.preview import Preview
 from workers.randomness import BatchRng
 from workers.state import Finished, State, write
 
-
 LARGEST_SAMPLE = 10.0
 """Root mean square of a student's pixels; images, and latents as networks see them, are about 1."""
 

@@ -185,6 +185,8 @@ BAD_TEACHERS: list[tuple[dict[str, Any], str]] = [
     ({"unet/diffusion_pytorch_model.safetensors": b"\xff" * 64}, "is not a safetensors file"),
     ({"scheduler/scheduler_config.json": b'{"prediction_type": "flow"}'}, "known are epsilon"),
     ({"unet/config.json": b'{"_class_name": "Transformer2DModel"}'}, "only UNet2DModel"),
+    ({"scheduler/scheduler_config.json": b'{"beta_schedule": "squaredcos_cap_v2"}'}, "its last timestep is pure noise"),
+    ({"scheduler/scheduler_config.json": b'{"trained_betas": ["a"]}'}, "values that are no numbers"),
 ]
 
 
@@ -226,3 +228,38 @@ async def test_paths_outside_the_store_are_refused(server: Server, tmp_path: Pat
         assert problem.errors[0]["pointer"] == "/source"
         assert "path outside the store" in problem.detail, source
     assert await server.rows() == before
+
+
+MISFITS: list[tuple[dict[str, Any], dict[str, str]]] = [
+    (
+        {"method": {"kind": "dmd2", "guidance_scale": 2}},
+        {"/method/guidance_scale": "knows no classes, so there is nothing to guide to; use 1"},
+    ),
+    (
+        {"method": {"kind": "progressive"}},
+        {"/method/kind": "needs training images, and there are only digits of [1, 8, 8]"},
+    ),
+    (
+        {"stages": [{"method": {"kind": "dmd2"}}, {"method": {"kind": "dmd2", "gan_weight": 0.01}}]},
+        {"/stages/1/method/kind": "These need none: "},
+    ),
+]
+
+
+@pytest.mark.parametrize("route", ["/v1/jobs", "/v1/jobs:validate"])
+async def test_a_method_that_its_teacher_cannot_feed_is_refused(
+    server: Server, route: str, teacher_files: Files
+) -> None:
+    for path, content in teacher_files(sample_size=32, num_class_embeds=None).items():
+        server.write(f"teachers/plain/{path}", content)
+    made = await server.http.post("/v1/teachers", json={"name": "plain", "source": "teachers/plain"})
+    assert made.status_code == 201, made.text
+    before = await server.rows()
+    for spec, expected in MISFITS:
+        answer = await server.http.post(route, json={"teacher": "plain", **spec})
+        errors = {error["pointer"]: error["detail"] for error in check(answer, 422, "invalid_request").errors}
+        assert errors.keys() == expected.keys()
+        assert all(fix in errors[pointer] for pointer, fix in expected.items()), errors
+    assert await server.rows() == before
+    fits = await server.http.post(route, json={"teacher": "plain", "method": {"kind": "dmd2"}})
+    assert fits.status_code in (200, 202), fits.text
