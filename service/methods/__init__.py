@@ -7,15 +7,123 @@ from typing import Annotated
 
 from pydantic import Field
 
+from service.methods.ayf import AYFSettings
 from service.methods.base import MethodSettings
+from service.methods.boot import BootSettings
 from service.methods.consistency import ConsistencySettings
+from service.methods.ct import CTSettings
+from service.methods.ctm import CTMSettings
+from service.methods.diff_instruct import DiffInstructSettings
+from service.methods.dmd import DMDSettings
 from service.methods.dmd2 import DMD2Settings
+from service.methods.ect import ECTSettings
+from service.methods.emd import EMDSettings
+from service.methods.f_distill import FDistillSettings
+from service.methods.flowdreamer import FlowDreamerSettings
+from service.methods.guidance import GuidanceSettings
+from service.methods.ict import ICTSettings
+from service.methods.instaflow import InstaFlowSettings
+from service.methods.kd import KDSettings
+from service.methods.lcm import LCMSettings
+from service.methods.meanflow import MeanFlowSettings
+from service.methods.moment_matching import MomentMatchingSettings
+from service.methods.pcm import PCMSettings
+from service.methods.perflow import PeRFlowSettings
 from service.methods.progressive import ProgressiveSettings
+from service.methods.reflow import ReflowSettings
+from service.methods.scm import SCMSettings
+from service.methods.scot import SCoTSettings
+from service.methods.sdi import SDISettings
+from service.methods.sds import SDSSettings
+from service.methods.shortcut import ShortcutSettings
+from service.methods.sid import SiDSettings
+from service.methods.sida import SiDASettings
+from service.methods.slimflow import SlimFlowSettings
+from service.methods.snapfusion import SnapFusionSettings
+from service.methods.swiftbrush import SwiftBrushSettings
+from service.methods.tcd import TCDSettings
+from service.methods.tract import TractSettings
+from service.methods.vsd import VSDSettings
 
-__all__ = ["METHODS", "ConsistencySettings", "DMD2Settings", "Method", "MethodSettings", "ProgressiveSettings"]
+__all__ = [
+    "METHODS",
+    "AYFSettings",
+    "BootSettings",
+    "CTMSettings",
+    "CTSettings",
+    "ConsistencySettings",
+    "DMD2Settings",
+    "DMDSettings",
+    "DiffInstructSettings",
+    "ECTSettings",
+    "EMDSettings",
+    "FDistillSettings",
+    "FlowDreamerSettings",
+    "GuidanceSettings",
+    "ICTSettings",
+    "InstaFlowSettings",
+    "KDSettings",
+    "LCMSettings",
+    "MeanFlowSettings",
+    "Method",
+    "MethodSettings",
+    "MomentMatchingSettings",
+    "PCMSettings",
+    "PeRFlowSettings",
+    "ProgressiveSettings",
+    "ReflowSettings",
+    "SCMSettings",
+    "SCoTSettings",
+    "SDISettings",
+    "SDSSettings",
+    "ShortcutSettings",
+    "SiDASettings",
+    "SiDSettings",
+    "SlimFlowSettings",
+    "SnapFusionSettings",
+    "SwiftBrushSettings",
+    "TCDSettings",
+    "TractSettings",
+    "VSDSettings",
+]
 
 Method = Annotated[
-    ProgressiveSettings | ConsistencySettings | DMD2Settings,
+    ProgressiveSettings
+    | ConsistencySettings
+    | DMD2Settings
+    | MeanFlowSettings
+    | SCMSettings
+    | AYFSettings
+    | KDSettings
+    | TractSettings
+    | BootSettings
+    | SnapFusionSettings
+    | GuidanceSettings
+    | DiffInstructSettings
+    | DMDSettings
+    | SwiftBrushSettings
+    | VSDSettings
+    | FDistillSettings
+    | SDSSettings
+    | SDISettings
+    | SiDSettings
+    | MomentMatchingSettings
+    | SiDASettings
+    | EMDSettings
+    | ReflowSettings
+    | InstaFlowSettings
+    | PeRFlowSettings
+    | SlimFlowSettings
+    | FlowDreamerSettings
+    | ShortcutSettings
+    | CTMSettings
+    | SCoTSettings
+    | LCMSettings
+    | TCDSettings
+    | PCMSettings
+    | CTSettings
+    | ICTSettings
+    | ECTSettings,
     Field(discriminator="kind"),
 ]
 
@@ -23,4 +131,37 @@ METHODS: dict[str, type[MethodSettings]] = {
     "progressive": ProgressiveSettings,
     "consistency": ConsistencySettings,
     "dmd2": DMD2Settings,
+    "meanflow": MeanFlowSettings,
+    "scm": SCMSettings,
+    "ayf": AYFSettings,
+    "kd": KDSettings,
+    "tract": TractSettings,
+    "boot": BootSettings,
+    "snapfusion": SnapFusionSettings,
+    "guidance": GuidanceSettings,
+    "diff_instruct": DiffInstructSettings,
+    "dmd": DMDSettings,
+    "swiftbrush": SwiftBrushSettings,
+    "vsd": VSDSettings,
+    "f_distill": FDistillSettings,
+    "sds": SDSSettings,
+    "sdi": SDISettings,
+    "sid": SiDSettings,
+    "moment_matching": MomentMatchingSettings,
+    "sida": SiDASettings,
+    "emd": EMDSettings,
+    "reflow": ReflowSettings,
+    "instaflow": InstaFlowSettings,
+    "perflow": PeRFlowSettings,
+    "slimflow": SlimFlowSettings,
+    "flowdreamer": FlowDreamerSettings,
+    "shortcut": ShortcutSettings,
+    "ctm": CTMSettings,
+    "scot": SCoTSettings,
+    "lcm": LCMSettings,
+    "tcd": TCDSettings,
+    "pcm": PCMSettings,
+    "ct": CTSettings,
+    "ict": ICTSettings,
+    "ect": ECTSettings,
 }

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from service.methods import MethodSettings
 from workers.data.source import Batch
+from workers.diffusion.convert import Prediction, convert
 from workers.diffusion.paths import Path, VPCosine
 from workers.diffusion.solver import solve
 from workers.diffusion.timesteps import even_grid
@@ -49,6 +50,8 @@ class Row:
         faults: each must make the check of the solution fail.
         through_scores: whether gradients go through the frozen networks, by design.
         mixture: settings that learn the 2-D mixture in about ten seconds, the sampling steps, and the bar for ED.
+        prepare: changes the method before the check of the solution.
+        prediction: what the affine student predicts; v where a constant error of x0 would break f(x, 0) = x.
     """
 
     settings: MethodSettings
@@ -58,6 +61,8 @@ class Row:
     faults: list[Fault] = field(default_factory=list)
     through_scores: bool = False
     mixture: tuple[MethodSettings, int, float] | None = None
+    prepare: Callable[[Any], None] = lambda method: None
+    prediction: Prediction = "x0"
 
 
 def alpha(t: float) -> float:
@@ -94,12 +99,13 @@ def compose(after: Affinity, before: Affinity) -> Affinity:
 
 
 class Affine(Denoiser):
-    """x0 = (gain(t, s) + dg) x + offset(t, s) + do, where gain and offset solve the method: dg and do should be 0."""
+    """x0 = gain(t, s) x + offset(t, s) solves the method. The prediction, x0 or what x0 is converted to, is off by
+    dg x + do: both should be 0."""
 
-    def __init__(self, solution: Solution, knows_target: bool = False) -> None:
+    def __init__(self, solution: Solution, knows_target: bool = False, prediction: Prediction = "x0") -> None:
         super().__init__()
         self.path: Path = VPCosine()
-        self.prediction, self.shape, self.solution, self.knows_target = "x0", (1,), solution, knows_target
+        self.prediction, self.shape, self.solution, self.knows_target = prediction, (1,), solution, knows_target
         self.dg, self.do = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
 
     def raw(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None = None) -> Tensor:
@@ -108,13 +114,14 @@ class Affine(Denoiser):
             torch.tensor(c, dtype=x.dtype)[:, None]
             for c in zip(*map(self.solution, t.tolist(), ends.tolist()), strict=True)
         )
-        return (gain + self.dg) * x + offset + self.do
+        right = convert(x, t, gain * x + offset, "x0", self.prediction, self.path)
+        return right + self.dg * x + self.do
 
     def with_conditions(self, copies: int) -> Denoiser:
         raise NotImplementedError
 
     def with_target(self) -> Denoiser:
-        return Affine(self.solution, knows_target=True)
+        return Affine(self.solution, True, self.prediction)
 
 
 class GaussianTeacher(MixtureDenoiser):
@@ -122,6 +129,10 @@ class GaussianTeacher(MixtureDenoiser):
 
     def __init__(self, student: Denoiser | None = None) -> None:
         super().__init__(torch.ones(1), torch.full((1, 1), MEAN), torch.tensor([STD]), network=student)
+        self.feature_channels = 1
+
+    def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        return x
 
     def with_conditions(self, copies: int) -> Denoiser:
         return GaussianTeacher()
@@ -129,9 +140,10 @@ class GaussianTeacher(MixtureDenoiser):
 
 def make(kind: str, row: Row) -> tuple[Method[Any], Affine]:
     assert row.solution is not None
-    teacher = GaussianTeacher(Affine(row.solution))
+    teacher = GaussianTeacher(Affine(row.solution, prediction=row.prediction))
     method = REGISTRY[kind](row.settings, teacher, teacher)
     assert isinstance(method.student, Affine)
+    row.prepare(method)
     return method, method.student
 
 

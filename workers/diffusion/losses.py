@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workers.diffusion.paths import Path
+from workers.diffusion.paths import Path, expand
 
 
 def per_sample(x: Tensor) -> Tensor:
@@ -27,6 +27,13 @@ def v_weight(t: Tensor, path: Path) -> Tensor:
     return 1 / torch.sin(path.angle(t)) ** 2
 
 
+def flow_weight(t: Tensor, path: Path) -> Tensor:
+    """1/tau^2 with tau = sigma/(alpha + sigma): an x0 error so weighted is one of rectified flow's eps - x0, whose path
+    is (1 - tau) x0 + tau eps, at equal SNR. Cut off at tau = 0.001, where rounding would be seen."""
+    alpha, sigma = path.alpha(t), path.sigma(t)
+    return (sigma / (alpha + sigma)).clamp(min=1e-3) ** -2
+
+
 def truncated_snr(t: Tensor, path: Path) -> Tensor:
     """max(SNR, 1), arXiv:2202.00512, eq. 9. Finite at SNR 0."""
     return (1 / torch.tan(path.angle(t)) ** 2).clamp(min=1)
@@ -36,6 +43,30 @@ def distribution_gradient(x: Tensor, real: Tensor, fake: Tensor) -> Tensor:
     """DMD's direction for a generated x: (fake - real)/mean|x - real|, mean per sample (arXiv:2311.18828, eq. 8)."""
     scale = (x - real).abs().flatten(1).mean(1).clamp(min=1e-6)
     return (fake - real) / scale.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def noise_gradient(real: Tensor, fake: Tensor, t: Tensor, path: Path) -> Tensor:
+    """sigma^2 (eps_real - eps_fake), given the two x0 at times t, with alpha and sigma scaled to the VP path.
+
+    A difference of noises is -alpha/sigma times that of the x0.
+    """
+    angle = path.angle(t)
+    return expand(torch.sin(angle) * torch.cos(angle), real) * (fake - real)
+
+
+def mean_distance(x: Tensor, real: Tensor) -> Tensor:
+    """sg[mean |x - real|] [B]: how far the teacher would move x, by which score losses are divided."""
+    return per_sample((x - real).abs()).detach().clamp(min=1e-6)
+
+
+def score_identity(x: Tensor, real: Tensor, fake: Tensor, alpha: float) -> Tensor:
+    """(real - fake) . (real - x - alpha (real - fake))/sg[mean |x - real|], mean over elements (arXiv:2404.04057).
+
+    With the fake score of x's own density it is 1 - alpha times the squared distance of the scores, in expectation; its
+    gradient is a descent also at alpha = 1, if both scores pass theirs on to x.
+    """
+    gap = real - fake
+    return per_sample(gap * (real - x - alpha * gap)) / mean_distance(x, real)
 
 
 def follow(x: Tensor, gradient: Tensor) -> Tensor:

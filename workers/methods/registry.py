@@ -2,13 +2,79 @@
 
 from typing import Any
 
+from workers.methods.ayf import AYF
 from workers.methods.base import Method
+from workers.methods.boot import Boot
 from workers.methods.consistency import Consistency
+from workers.methods.ct import CT
+from workers.methods.ctm import CTM
+from workers.methods.diff_instruct import DiffInstruct
+from workers.methods.dmd import DMD
 from workers.methods.dmd2 import DMD2
+from workers.methods.ect import ECT
+from workers.methods.emd import EMDistillation
+from workers.methods.f_distill import FDistill
+from workers.methods.flowdreamer import FlowDreamer
+from workers.methods.guidance import Guidance
+from workers.methods.ict import ICT
+from workers.methods.instaflow import InstaFlow
+from workers.methods.kd import KD
+from workers.methods.lcm import LCM
+from workers.methods.meanflow import MeanFlow
+from workers.methods.moment_matching import MomentMatching
+from workers.methods.pcm import PCM
+from workers.methods.perflow import PeRFlow
 from workers.methods.progressive import Progressive
+from workers.methods.reflow import Reflow
+from workers.methods.scm import SCM
+from workers.methods.scot import SCoT
+from workers.methods.sdi import SDI
+from workers.methods.sds import SDS
+from workers.methods.shortcut import Shortcut
+from workers.methods.sid import SiD
+from workers.methods.sida import SiDA
+from workers.methods.slimflow import SlimFlow
+from workers.methods.snapfusion import SnapFusion
+from workers.methods.swiftbrush import SwiftBrush
+from workers.methods.tcd import TCD
+from workers.methods.tract import Tract
+from workers.methods.vsd import VSD
 
 REGISTRY: dict[str, type[Method[Any]]] = {
     "progressive": Progressive,
     "consistency": Consistency,
     "dmd2": DMD2,
+    "meanflow": MeanFlow,
+    "scm": SCM,
+    "ayf": AYF,
+    "kd": KD,
+    "tract": Tract,
+    "boot": Boot,
+    "snapfusion": SnapFusion,
+    "guidance": Guidance,
+    "diff_instruct": DiffInstruct,
+    "dmd": DMD,
+    "swiftbrush": SwiftBrush,
+    "vsd": VSD,
+    "f_distill": FDistill,
+    "sds": SDS,
+    "sdi": SDI,
+    "sid": SiD,
+    "moment_matching": MomentMatching,
+    "sida": SiDA,
+    "emd": EMDistillation,
+    "reflow": Reflow,
+    "instaflow": InstaFlow,
+    "perflow": PeRFlow,
+    "slimflow": SlimFlow,
+    "flowdreamer": FlowDreamer,
+    "shortcut": Shortcut,
+    "ctm": CTM,
+    "scot": SCoT,
+    "lcm": LCM,
+    "tcd": TCD,
+    "pcm": PCM,
+    "ct": CT,
+    "ict": ICT,
+    "ect": ECT,
 }

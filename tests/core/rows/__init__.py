@@ -2,6 +2,15 @@
 
 from gaussian import Row
 
-from rows import first
+from rows import consistency, first, fisher, flow_maps, flows, regression, scores, tangents
 
-ROWS: dict[str, Row] = {**first.ROWS}
+ROWS: dict[str, Row] = {
+    **first.ROWS,
+    **tangents.ROWS,
+    **regression.ROWS,
+    **scores.ROWS,
+    **fisher.ROWS,
+    **flows.ROWS,
+    **flow_maps.ROWS,
+    **consistency.ROWS,
+}

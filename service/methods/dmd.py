@@ -1,0 +1,23 @@
+"""Settings of the first distribution matching distillation."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from service.methods.base import DataNeed, Family, PairSettings, ScoreSettings
+
+
+class DMDSettings(ScoreSettings, PairSettings):
+    """Match the student's distribution to the teacher's, and some of its samples to the teacher's own."""
+
+    kind: Literal["dmd"] = "dmd"
+    title: ClassVar[str] = "Distribution matching (DMD)"
+    family: ClassVar[Family] = "fidelity"
+    paper: ClassVar[str] = "arXiv:2311.18828"
+    data_need: ClassVar[DataNeed] = "pairs"
+    summary: ClassVar[str] = "A difference of two scores, and regression on pairs that the teacher has made."
+
+    steps: int = Field(1, ge=1, le=1, description="Sampling steps of the student: pairs teach one step.")
+    pairs: int = Field(2048, ge=1, le=100_000_000, description="Pairs that the teacher makes before training starts.")
+    pair_steps: int = Field(8, ge=1, le=1000, description="Steps of the teacher's second-order solver for each pair.")
+    regression_weight: float = Field(0.25, ge=0, le=1e3, description="Weight of the regression on pairs.")
