@@ -287,11 +287,11 @@ class TangentSettings(MethodSettings):
         "teacher", description="Whose velocity the student follows: the teacher's, or that of image and noise."
     )
     difference_step: float | None = Field(
-        0.02,
+        0.05,
         gt=0,
-        le=0.1,
-        description="Half the width of the central difference that stands for the derivative in time; null takes the "
-        "exact one, in forward mode, which also sees the finest waves of a network's time embedding.",
+        le=0.5,
+        description="Half the width, in log(sigma/alpha), of the central difference that stands for the derivative in "
+        "time; null takes the exact one, in forward mode, which also sees the finest waves of a time embedding.",
     )
     time_mean: float = Field(0.0, ge=-10, le=10, description="Mean of log(sigma/alpha) of the times trained at.")
     time_std: float = Field(1.6, gt=0, le=10, description="Its standard deviation.")

@@ -15,6 +15,7 @@ from workers.methods.base import Method
 from workers.methods.registry import REGISTRY
 from workers.models.mixture import MlpDenoiser
 from workers.randomness import BatchRng
+from workers.templates import ladder
 from workers.templates.regression import Draw
 
 every_method = pytest.mark.parametrize("kind", REGISTRY)
@@ -82,9 +83,9 @@ def test_one_student_step_with_the_progressive_target_lands_where_two_teacher_st
         with torch.no_grad():
             target = method.target(at)
         middle = (t + s) / 2
-        one = progressive.jump(batch.images, method.teacher.predict(batch.images, t, None), t, middle, path)
-        two = progressive.jump(one, method.teacher.predict(one, middle, None), middle, s, path)
-        landed = progressive.jump(batch.images, target, t, s, path)
+        one = ladder.jump(batch.images, method.teacher.predict(batch.images, t, None), t, middle, path)
+        two = ladder.jump(one, method.teacher.predict(one, middle, None), middle, s, path)
+        landed = ladder.jump(batch.images, target, t, s, path)
         torch.testing.assert_close(landed, two, rtol=0, atol=1e-5)
 
 

@@ -62,6 +62,17 @@ def test_a_baked_student_is_a_stock_network_that_is_exact_at_its_steps(classes: 
         assert (expected - teacher(classes).predict(x, now, labels)).abs().max() > 0.01, "the target makes a difference"
 
 
+@pytest.mark.parametrize("classes", [None, 5])
+@torch.no_grad()
+def test_one_target_for_all_is_baked_exactly_whatever_its_time(classes: int | None) -> None:
+    student = told_two_times(classes)
+    plain = student.baked([(t / 200, 0.3) for t in range(200, 0, -1)])  # more times than the network has channels
+    for t in (1.0, 0.731, 0.3, 0.002):
+        x, now, then, labels = inputs(classes, t, 0.3)
+        expected = student.predict(x, now, labels, s=then)
+        torch.testing.assert_close(plain.predict(x, now, labels), expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("step", [None, 1e-3])
 def test_the_derivative_along_a_direction(step: float | None) -> None:
     """Of the closed-form denoiser along the flow, against a fine difference in float64."""

@@ -3,7 +3,19 @@
 import torch
 from torch import Tensor
 
+from workers.diffusion.convert import Prediction
+from workers.diffusion.paths import expand
 from workers.models.denoiser import Denoiser
+
+
+def guided_prediction(
+    network: Denoiser, x: Tensor, t: Tensor, labels: Tensor, scale: Tensor, want: Prediction = "x0"
+) -> Tensor:
+    """u + g (c - u), where g is `scale`, one number or one for each image [B]."""
+    null = torch.full_like(labels, network.null_label or 0)
+    both = network.predict(torch.cat([x, x]), torch.cat([t, t]), torch.cat([labels, null]), want)
+    c, u = both.chunk(2)
+    return u + expand(scale, u) * (c - u)
 
 
 class Guided(Denoiser):
@@ -39,12 +51,14 @@ class Guided(Denoiser):
 
     def raw(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None = None) -> Tensor:
         assert labels is not None
-        null = torch.full_like(labels, self.null_label or 0)
-        both = self.inner.raw(torch.cat([x, x]), torch.cat([t, t]), torch.cat([labels, null]))
-        c, u = both.chunk(2)
-        return u + self.guidance_scale * (c - u)
+        return guided_prediction(self.inner, x, t, labels, torch.tensor(self.guidance_scale), want=self.prediction)
 
 
 def guided(denoiser: Denoiser, guidance_scale: float) -> Denoiser:
     """`denoiser` itself where guidance is off."""
     return denoiser if guidance_scale == 1 else Guided(denoiser, guidance_scale)
+
+
+def unguided(denoiser: Denoiser) -> Denoiser:
+    """The network inside, or `denoiser` itself where guidance is off."""
+    return denoiser.inner if isinstance(denoiser, Guided) else denoiser

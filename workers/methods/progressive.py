@@ -1,53 +1,15 @@
 """Progressive distillation, Salimans & Ho, arXiv:2202.00512."""
 
-import torch
 from torch import Tensor
 
 from service.methods import ProgressiveSettings
-from workers.diffusion.ema import copy_weights
-from workers.diffusion.losses import squared, v_weight
-from workers.diffusion.sampler import SamplerSpec
-from workers.diffusion.solver import invert_target, jump
-from workers.models.denoiser import Denoiser
-from workers.randomness import BatchRng
-from workers.templates.regression import Draw, Regression
+from workers.templates.ladder import Ladder
+from workers.templates.regression import Draw
 
 
-class Progressive(Regression[ProgressiveSettings]):
-    """Algorithm 2: one DDIM step of the student lands where two of its teacher land.
-
-    Every rung of the ladder halves the steps, and its finished student teaches the next rung. The x0 loss has the v
-    weight SNR + 1 (section 4), which is finite at t = 1, where the signal is gone.
-    """
-
-    sampler_kind = "ddim"
-    teacher_is_start = True
-
-    def __init__(self, settings: ProgressiveSettings, teacher: Denoiser, start: Denoiser) -> None:
-        super().__init__(settings, teacher, start)
-        self.previous = self.student.frozen_copy()
-        self.followers = {"previous": self.previous}
-
-    def segments(self) -> list[int]:
-        return self.settings.rung_lengths()
-
-    def times(self, rng: BatchRng, segment: int) -> tuple[Tensor, Tensor]:
-        steps = self.settings.rungs()[segment]
-        cells = torch.tensor(SamplerSpec("ddim", (steps,), self.path.timesteps).times(steps), dtype=torch.float64)
-        t, s = cells[(rng.uniform() * steps).long()].unbind(1)
-        return t, s
+class Progressive(Ladder[ProgressiveSettings]):
+    """Algorithm 2: one DDIM step of the student lands where two of its teacher land; its weight is SNR + 1 (eq. 9)."""
 
     def target(self, at: Draw) -> Tensor:
-        """The x0 that takes the student from x_t to s in one step; in float64, for it divides by a small number."""
-        teacher = self.teacher if at.segment == 0 else self.previous
-        middle = (at.t + at.s) / 2
-        x_middle = jump(at.x.double(), teacher.predict(at.x, at.t, at.labels), at.t, middle, self.path)
-        x0_middle = teacher.predict(x_middle.to(at.x), middle, at.labels)
-        x_s = jump(x_middle, x0_middle, middle, at.s, self.path)
-        return invert_target(at.x.double(), x_s, at.t, at.s, self.path).to(at.x)
-
-    def distance(self, output: Tensor, target: Tensor, at: Draw) -> Tensor:
-        return v_weight(at.t, self.path).to(output) * squared(output, target)
-
-    def next_segment(self) -> None:
-        copy_weights(self.previous, self.student)
+        teacher = self.above(at.segment)
+        return self.landing(lambda x, t: teacher.predict(x, t, at.labels), at)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from workers.diffusion.convert import Prediction, convert
+from workers.diffusion.convert import Prediction, convert, form, recombine
 from workers.diffusion.paths import Path, expand
 
 
@@ -56,8 +56,8 @@ class Denoiser(nn.Module, ABC):
         norm = torch.hypot(path.alpha(t), path.sigma(t))
         own_norm = torch.hypot(self.path.alpha(own_t), self.path.sigma(own_t))
         own_x = x * expand(own_norm / norm, x)
-        x0 = convert(own_x, own_t, self.raw(own_x, own_t, labels, own_s), self.prediction, "x0", self.path)
-        return convert(x, t, x0, "x0", want, path)
+        out = self.raw(own_x, own_t, labels, own_s)  # a form of the same x0 and eps, so there is no detour over x0
+        return recombine(x, t, out, form(self.prediction, own_t, self.path), form(want, t, path), path)
 
     def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         """What a critic may look at: [B, feature_channels, ...], from the first half of the network alone."""
@@ -80,7 +80,7 @@ class Denoiser(nn.Module, ABC):
 
     def baked(self, steps: Sequence[tuple[float, float]]) -> "Denoiser":
         """A frozen copy in the format of the teacher, for one sampler: at each t of the `steps` (t, s) it gives what
-        this network gives there with that s."""
+        this network gives there with that s; and at every other t too, where all s are one."""
         raise NotImplementedError(f"{type(self).__name__} cannot be told a target time")
 
     def frozen_copy(self) -> "Denoiser":

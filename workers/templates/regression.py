@@ -1,8 +1,8 @@
 """Template: the student's prediction regresses to a target that carries no gradient. Most methods are of this shape."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ S = TypeVar("S", bound=MethodSettings)
 class Draw:
     """Where the student is asked: at x [B, ...] and the times t [B], on the way to the times s [B].
 
-    `images` and `noise` [B, ...] are what x was made of; `labels` [B] or None; `segment` as in `Method.loss`.
+    `images` and `noise` [B, ...] are what x was made of; `labels` [B] or None; `segment` as in `Method.loss`;
+    `scale` [B] of the guidance, where the method draws one.
     """
 
     x: Tensor
@@ -29,6 +30,11 @@ class Draw:
     images: Tensor
     noise: Tensor
     segment: int
+    scale: Tensor | None = None
+
+    def part(self, rows: Tensor) -> Self:
+        """The rows that are True in `rows` [B]."""
+        return replace(self, **{name: value[rows] for name, value in vars(self).items() if isinstance(value, Tensor)})
 
 
 class Regression(Method[S]):

@@ -8,8 +8,8 @@ from torch import Tensor
 from service.methods import ConsistencySettings, DMD2Settings, ProgressiveSettings
 from workers.diffusion.losses import distribution_gradient, follow
 from workers.diffusion.paths import VPCosine
-from workers.methods import consistency, dmd2, progressive
-from workers.templates import scores
+from workers.methods import dmd2
+from workers.templates import consistency, ladder, scores
 
 
 def flipped_step(x: Tensor, x0: Tensor, t: Tensor, s: Tensor, path: VPCosine) -> Tensor:
@@ -36,7 +36,7 @@ def end_of_the_grid(t: float, _s: float) -> tuple[float, float]:
 
 
 def move_average(method: Any, offset: float) -> None:
-    method.average.do += offset
+    method.reference.do += offset
 
 
 def move_fake(method: Any, offset: float) -> None:
@@ -49,7 +49,7 @@ ROWS = {
         ProgressiveSettings(first_steps=2, last_steps=1, rung_iterations=1),
         two_steps,
         short={"first_steps": 2, "last_steps": 1, "rung_iterations": 3},
-        faults=[Fault(progressive, "jump", flipped_step), Fault(progressive, "invert_target", flipped_inversion)],
+        faults=[Fault(ladder, "jump", flipped_step), Fault(ladder, "invert_target", flipped_inversion)],
         mixture=(
             ProgressiveSettings(
                 first_steps=16, last_steps=1, rung_iterations=250, batch_size=512, learning_rate=2e-3, ema_decay=0.98
