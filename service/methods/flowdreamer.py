@@ -1,0 +1,22 @@
+"""Settings of FlowDreamer."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from service.methods.base import Family, GeneratorSettings
+
+
+class FlowDreamerSettings(GeneratorSettings):
+    """Score distillation in the terms of rectified flow, with the noise that belongs to each sample."""
+
+    kind: Literal["flowdreamer"] = "flowdreamer"
+    title: ClassVar[str] = "Unique couple matching (FlowDreamer)"
+    family: ClassVar[Family] = "trajectory"
+    paper: ClassVar[str] = "arXiv:2408.05008"
+    summary: ClassVar[str] = "The teacher's velocity, less that between a sample and its own noise, moves the sample."
+    known_limit: ClassVar[str] = (
+        "Made to optimise one image: a generator ends near the modes of the teacher, with little diversity."
+    )
+
+    inversion_steps: int = Field(8, ge=1, le=1000, description="Euler steps from a sample back to its noise.")

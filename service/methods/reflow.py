@@ -1,0 +1,15 @@
+"""Settings of reflow."""
+
+from typing import ClassVar, Literal
+
+from service.methods.base import Family, StraightSettings
+
+
+class ReflowSettings(StraightSettings):
+    """Learn the straight way between each noise and what the teacher makes of it."""
+
+    kind: Literal["reflow"] = "reflow"
+    title: ClassVar[str] = "Reflow (rectified flow)"
+    family: ClassVar[Family] = "trajectory"
+    paper: ClassVar[str] = "arXiv:2209.03003"
+    summary: ClassVar[str] = "Straight lines between noises and the teacher's images become the student's trajectories."
