@@ -204,7 +204,8 @@ class Trainer:
         done = self.state.step == self.steps
         if self.preview and self.host.rank == 0 and (done or self._now % self.cadence.preview_every == 0):
             segment, _ = self._segment(max(0, self.state.step - 1))
-            seen = self.preview.student(self.average, self.method.sampler(segment), self._now, self.state.stage)
+            sampler, student = self.method.students(segment, self.average)[0]
+            seen = self.preview.student(student, sampler, self._now, self.state.stage)
         if values is not None:
             self.host.metrics(self._now, self.state.stage, values | seen)
         if (size := seen.get("sample_size", 0.0)) > LARGEST_SAMPLE:

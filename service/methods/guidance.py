@@ -16,6 +16,7 @@ class GuidanceSettings(GuidanceRange, MethodSettings):
     paper: ClassVar[str] = "arXiv:2210.03142"
     data_need: ClassVar[DataNeed] = "images"
     summary: ClassVar[str] = "One evaluation gives what guidance takes two for; progressive then halves the steps."
+    needs_classes: ClassVar[bool] = True
     networks: ClassVar[int] = 3
     trained_networks: ClassVar[int] = 1
 
