@@ -14,7 +14,7 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import DDIMScheduler, LCMScheduler, UNet2DModel
+from diffusers import DDIMScheduler, DDPMScheduler, LCMScheduler, TCDScheduler, UNet2DModel
 
 from workers.diffusion.paths import VPDiscrete
 from workers.diffusion.sampler import SamplerSpec, draw, seeded
@@ -22,7 +22,7 @@ from workers.models.unet2d import PREDICTION_TYPES, UNetDenoiser, load_teacher, 
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-SCHEDULERS = {"DDIMScheduler": DDIMScheduler, "LCMScheduler": LCMScheduler}
+SCHEDULERS = {s.__name__: s for s in (DDIMScheduler, DDPMScheduler, LCMScheduler, TCDScheduler)}
 PICKLES = {".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth", ".joblib", ".npy", ".npz"}
 CODE = {".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".sh"}
 

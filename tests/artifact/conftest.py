@@ -99,7 +99,9 @@ class Exported:
 SAMPLERS = {
     "progressive-4": SamplerSpec("ddim", (4,)),
     "progressive-1": SamplerSpec("ddim", (1,)),
+    "moment_matching-4": SamplerSpec("ancestral", (4,)),
     "consistency-1": SamplerSpec("renoise", (1, 2, 4)),
+    "tcd-4": SamplerSpec("gamma", (4,)),
 }
 
 

@@ -73,7 +73,7 @@ def test_plain_diffusers_gives_the_trained_networks_images_and_the_readme_runs(
     )
     assert ran.returncode == 0, ran.stderr
     images = json.loads(ran.stdout.splitlines()[-1])
-    assert len(images) == 6
+    assert len(images) == 8
     for name, theirs in images.items():
         folder, steps = name.rsplit(":", 1)
         network, sampler, labels = networks[folder]

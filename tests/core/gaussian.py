@@ -159,7 +159,7 @@ def gaussian_batch(method: Method[Any], size: int) -> Batch:
 
 
 def gradients(kind: str, row: Row, offset: float) -> tuple[float, float]:
-    """d loss/d offset and d loss/d gain of the student whose x0 is off by `offset` everywhere; so is what follows it."""
+    """d loss/d offset and d loss/d gain of the student whose x0 is off by `offset`; so is what follows it."""
     method, student = make(kind, row)
     with torch.no_grad():
         student.do += offset

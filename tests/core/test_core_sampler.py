@@ -41,7 +41,7 @@ def small_folder(
     ("prediction", "schedule"),
     [("v_prediction", "squaredcos_cap_v2"), ("sample", "squaredcos_cap_v2"), ("epsilon", "linear")],
 )
-@pytest.mark.parametrize("kind", ["ddim", "renoise"])
+@pytest.mark.parametrize("kind", ["ddim", "ancestral", "renoise", "gamma"])
 def test_sampler_equals_diffusers_with_the_exported_scheduler(
     tmp_path: Path, kind: str, prediction: str, schedule: str, classes: int | None
 ) -> None:
@@ -70,7 +70,7 @@ def test_an_image_depends_on_its_own_seed_and_label_alone(tmp_path: Path) -> Non
 
 
 def test_fewer_steps_use_a_subset_of_the_times() -> None:
-    for kind in ("ddim", "renoise"):
+    for kind in ("ddim", "ancestral", "renoise"):
         spec = SamplerSpec(kind, (1, 2, 4, 8))  # type: ignore[arg-type]
         assert set(spec.timesteps(1)) < set(spec.timesteps(2)) < set(spec.timesteps(4)) < set(spec.timesteps(8))
         assert spec.timesteps(4)[0] == 999

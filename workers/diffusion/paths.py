@@ -59,6 +59,12 @@ class Path(ABC):
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * eps
 
+    def add_more_noise(self, x: Tensor, eps: Tensor, t: Tensor, later: Tensor) -> Tensor:
+        """x at time t, taken to a `later` one: a draw from q(x_later | x_t)."""
+        keep = self.alpha(later) / self.alpha(t)
+        more = (self.sigma(later) ** 2 - (keep * self.sigma(t)) ** 2).clamp(min=0).sqrt()
+        return expand(keep, x) * x + expand(more, x) * eps
+
 
 class AnglePath(Path):
     """Variance preserving: alpha = cos, sigma = sin of an angle that grows from 0 at t = 0."""

@@ -1,8 +1,11 @@
 """How a student is run: few steps, a seed per image, and the diffusers scheduler that does the same.
 
-Two kinds:
+The kinds:
 - `ddim`: deterministic steps on evenly spaced times; `DDIMScheduler` with trailing spacing.
+- `ancestral`: the same times, by draws from the posterior (arXiv:2006.11239, algorithm 2); `DDPMScheduler`.
 - `renoise`: predict the clean image, add fresh noise, repeat (arXiv:2303.01469, algorithm 1); `LCMScheduler`.
+- `gamma`: a deterministic step to below the next time, and fresh noise back up to it (arXiv:2402.19159, section 4.3);
+  `TCDScheduler`, on the times of `renoise`.
 """
 
 import math
@@ -14,13 +17,17 @@ import torch
 from torch import Tensor
 
 from workers.diffusion.paths import expand
-from workers.diffusion.solver import jump
+from workers.diffusion.solver import jump, posterior
 from workers.models.denoiser import Denoiser
+
+SamplerKind = Literal["ddim", "ancestral", "renoise", "gamma"]
 
 LCM_GRID = 50
 """Times that LCMScheduler picks from; 1000 timesteps in 50 parts start at the very last one."""
 LCM_TIMESTEP_SCALING = 10.0
 LCM_SIGMA_DATA = 0.5
+GAMMA = 0.3
+"""Share of a `gamma` step's timestep that is covered by fresh noise; the value of TCDScheduler that pipelines use."""
 
 _NOISE_SCHEDULE = (
     "num_train_timesteps",
@@ -41,18 +48,22 @@ class SamplerSpec:
     num_train_timesteps: of the teacher's scheduler: times are (timestep + 1)/num_train_timesteps.
     """
 
-    kind: Literal["ddim", "renoise"]
+    kind: SamplerKind
     steps: tuple[int, ...]
     num_train_timesteps: int = 1000
 
     def __post_init__(self) -> None:
-        longest = self.num_train_timesteps if self.kind == "ddim" else min(LCM_GRID, self.num_train_timesteps)
+        longest = min(LCM_GRID, self.num_train_timesteps) if self._on_lcm_grid else self.num_train_timesteps
         if not self.steps or not all(1 <= n <= longest for n in self.steps):
             raise ValueError(f"a {self.kind} sampler takes 1 to {longest} steps, not {list(self.steps)}")
 
+    @property
+    def _on_lcm_grid(self) -> bool:
+        return self.kind in ("renoise", "gamma")
+
     def timesteps(self, steps: int) -> list[int]:
         """Falling timesteps, as the diffusers scheduler sets them for `steps` steps."""
-        if self.kind == "ddim":
+        if not self._on_lcm_grid:
             ratio = self.num_train_timesteps / steps
             return [round(self.num_train_timesteps - i * ratio) - 1 for i in range(steps)]
         grid = min(LCM_GRID, self.num_train_timesteps)
@@ -60,14 +71,22 @@ class SamplerSpec:
         return [(grid - math.floor(i * grid / steps)) * stride - 1 for i in range(steps)]
 
     def times(self, steps: int) -> list[tuple[float, float]]:
-        """(t, s) of each step: from time t, by a jump to s or by renoising to s; the last s is 0."""
+        """(t, s) of each step: from time t, by a jump to s or by renoising to s; the last s is 0.
+
+        Of `gamma` the last s is timestep 0, where TCDScheduler ends.
+        """
         starts = self.timesteps(steps)
         if self.kind == "ddim":  # DDIMScheduler steps by N // steps, which is not always its own next timestep
             ends = [max(start - self.num_train_timesteps // steps, -1) for start in starts]
         else:
-            ends = [*starts[1:], -1]
+            ends = [*starts[1:], 0 if self.kind == "gamma" else -1]
         n = self.num_train_timesteps
         return [((start + 1) / n, (end + 1) / n) for start, end in zip(starts, ends, strict=True)]
+
+    def below(self, s: Tensor) -> Tensor:
+        """Times [B] to which a `gamma` step jumps, before noise takes it back up to s [B]; a whole timestep, too."""
+        timestep = torch.round(s * self.num_train_timesteps) - 1
+        return (torch.floor((1 - GAMMA) * timestep.float()).to(s) + 1) / self.num_train_timesteps
 
     def scheduler_config(self, teacher: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """The diffusers scheduler that runs this sampler: its class name and config.
@@ -79,10 +98,13 @@ class SamplerSpec:
         config |= {"clip_sample": False, "thresholding": False, "set_alpha_to_one": True}
         if self.kind == "ddim":
             return "DDIMScheduler", config | {"timestep_spacing": "trailing", "steps_offset": 0}
-        return "LCMScheduler", config | {
-            "original_inference_steps": min(LCM_GRID, self.num_train_timesteps),
-            "timestep_scaling": LCM_TIMESTEP_SCALING,
-        }
+        if self.kind == "ancestral":
+            del config["set_alpha_to_one"]  # it has no other way
+            return "DDPMScheduler", config | {"timestep_spacing": "trailing", "variance_type": "fixed_small"}
+        config["original_inference_steps"] = min(LCM_GRID, self.num_train_timesteps)
+        if self.kind == "gamma":
+            return "TCDScheduler", config
+        return "LCMScheduler", config | {"timestep_scaling": LCM_TIMESTEP_SCALING}
 
 
 def boundary_scales(t: Tensor, num_train_timesteps: int = 1000) -> tuple[Tensor, Tensor]:
@@ -122,12 +144,21 @@ def sample(
     """Images [B, C, H, W] in about [-1, 1], not clipped; image i depends on generators[i] and labels[i] alone."""
     path = denoiser.path
     x = draw(denoiser.shape, generators, device)
-    for now, then in spec.times(steps):
+    for i, (now, then) in enumerate(spec.times(steps), start=1):
         t = torch.full((len(x),), now, dtype=torch.float64)
         s = torch.full((len(x),), then, dtype=torch.float64)
         x0 = denoiser.predict(x, t, labels, s=s if denoiser.knows_target else None)
         if spec.kind == "ddim":
             x = jump(x, x0, t, s, path)
+            continue
+        if spec.kind == "ancestral":
+            x = posterior(x, x0, draw(denoiser.shape, generators, device), t, s, path)
+            continue
+        if spec.kind == "gamma":
+            low = spec.below(s)
+            x = jump(x, x0, t, low, path)
+            if i < steps:
+                x = path.add_more_noise(x, draw(denoiser.shape, generators, device), low, s)
             continue
         x = consistency_function(x, x0, t, spec.num_train_timesteps)
         if then > 0:

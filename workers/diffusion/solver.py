@@ -19,7 +19,7 @@ SolverName = Literal["ddim", "euler", "heun", "dpm2"]
 
 def jump(x: Tensor, x0: Tensor, t: Tensor, s: Tensor, path: Path) -> Tensor:
     """DDIM (arXiv:2010.02502, eq. 12, eta = 0): x_s = alpha_s x0 + sigma_s eps, for the x0 predicted at t."""
-    keep = path.sigma(s) / path.sigma(t)
+    keep = torch.where(t == s, 1.0, path.sigma(s) / path.sigma(t))  # where nothing moves, t may also be 0
     return expand(path.alpha(s) - keep * path.alpha(t), x) * x0 + expand(keep, x) * x
 
 
@@ -28,6 +28,19 @@ def invert_target(x_t: Tensor, x_s: Tensor, t: Tensor, s: Tensor, path: Path) ->
     keep = path.sigma(s) / path.sigma(t)
     scale = 1 / (path.alpha(s) - keep * path.alpha(t))
     return expand(scale, x_t) * x_s - expand(scale * keep, x_t) * x_t
+
+
+def posterior(x_t: Tensor, x0: Tensor, eps: Tensor, t: Tensor, s: Tensor, path: Path) -> Tensor:
+    """A draw from q(x_s | x_t, x0), s <= t, made of eps ~ N(0, I) (arXiv:2006.11239, eq. 6 and 7, for any two times).
+
+    With a = alpha_t/alpha_s and v = sigma_t^2 - a^2 sigma_s^2, the variance of x_t given x_s: mean
+    (a sigma_s^2 x_t + alpha_s v x0)/sigma_t^2, variance v sigma_s^2/sigma_t^2. At s = 0 it is x0.
+    """
+    a = path.alpha(t) / path.alpha(s)
+    ratio = (path.sigma(s) / path.sigma(t)) ** 2
+    share = (1 - a**2 * ratio).clamp(min=0)  # v/sigma_t^2
+    mean = expand(a * ratio, x_t) * x_t + expand(path.alpha(s) * share, x_t) * x0
+    return mean + expand(path.sigma(s) * share.sqrt(), x_t) * eps
 
 
 def ddim(predict: Predict, x: Tensor, t: Tensor, s: Tensor, path: Path) -> Tensor:

@@ -24,8 +24,8 @@ def time_of_noise_level(sigma: Tensor, path: Path) -> Tensor:
     return torch.where(sigma < SIGMA_MAX, path.t_of_angle(torch.atan(sigma)), t_max)
 
 
-def uniform(u: Tensor, low: float | Tensor, high: float) -> Tensor:
-    """Uniform in [low, high); `low` may differ from sample to sample."""
+def uniform(u: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
+    """Uniform in [low, high), which may differ from sample to sample."""
     return low + (high - low) * u
 
 

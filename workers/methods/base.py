@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
 from service.methods.base import DataNeed, MethodSettings
 from workers.data.source import Batch
-from workers.diffusion.sampler import SamplerSpec
+from workers.diffusion.sampler import SamplerKind, SamplerSpec
 from workers.models.denoiser import Denoiser
 from workers.randomness import BatchRng
 
@@ -38,7 +38,7 @@ class Method(ABC, Generic[S]):
         followers: name -> module that changes by rule, not by gradient; saved with the rest.
     """
 
-    sampler_kind: ClassVar[Literal["ddim", "renoise"]]
+    sampler_kind: ClassVar[SamplerKind]
     teacher_is_start: ClassVar[bool] = False
     """Whether in a chain the student of the stage before is the teacher of this stage."""
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
@@ -57,7 +57,7 @@ class Method(ABC, Generic[S]):
     @property
     def data_need(self) -> DataNeed:
         """What a batch is drawn from; none, and there is no batch."""
-        return self.settings.data_need
+        return self.settings.data()
 
     def segments(self) -> list[int]:
         """Lengths in steps of the parts after each of which a student is finished and all optimizers start afresh."""

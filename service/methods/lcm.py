@@ -1,0 +1,29 @@
+"""Settings of latent consistency distillation."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from service.methods.base import AveragedTargetSettings, Family
+
+
+class LCMSettings(AveragedTargetSettings):
+    """Consistency distillation of a guided teacher, over several steps of a fine grid at once."""
+
+    kind: Literal["lcm"] = "lcm"
+    title: ClassVar[str] = "Latent consistency (LCM)"
+    family: ClassVar[Family] = "trajectory"
+    paper: ClassVar[str] = "arXiv:2310.04378"
+    summary: ClassVar[str] = "Consistency distillation of the guided teacher, skipping steps of a fine time grid."
+
+    guidance_scale: float = Field(
+        1.5, ge=0, le=100, description="Classifier-free guidance that the student learns, u + g(c - u); 1 is off."
+    )
+    grid_steps: int = Field(1000, ge=2, le=1000, description="Intervals of the time grid, N in the paper.")
+    skip: int = Field(20, ge=1, le=1000, description="Intervals between a point and its target, k in the paper.")
+
+    @model_validator(mode="after")
+    def skips_within_the_grid(self) -> "LCMSettings":
+        if self.skip > self.grid_steps:
+            raise ValueError(f"skip ({self.skip}) must not be above grid_steps ({self.grid_steps})")
+        return self
