@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,7 +34,8 @@ class Draw:
 
     def part(self, rows: Tensor) -> Self:
         """The rows that are True in `rows` [B]."""
-        return replace(self, **{name: value[rows] for name, value in vars(self).items() if isinstance(value, Tensor)})
+        parts: dict[str, Any] = {name: value[rows] for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **parts)
 
 
 class Regression(Method[S]):
