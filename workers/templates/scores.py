@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from service.methods.base import GeneratorSettings, ScoreSettings
 from workers.data.source import Batch
 from workers.diffusion.losses import follow, squared, v_weight
-from workers.diffusion.sampler import consistency_function
+from workers.diffusion.sampler import SamplerKind, consistency_function
 from workers.diffusion.timesteps import uniform
 from workers.methods.base import LossOut, Method
 from workers.models.denoiser import Denoiser
@@ -49,7 +49,7 @@ class Generator(Method[G]):
     arXiv:2405.14867, section 4.5), and every batch holds each exit equally often.
     """
 
-    sampler_kind = "renoise"
+    sampler_kind: ClassVar[SamplerKind] = "renoise"
 
     def __init__(self, settings: G, teacher: Denoiser, start: Denoiser) -> None:
         super().__init__(settings, teacher, start)
@@ -99,9 +99,7 @@ class Generator(Method[G]):
         """
         exits = len(self.exits)
         rollouts = -(-rng.size // exits)
-        labels = None
-        if self.teacher.num_classes is not None:
-            labels = (rng.uniform(rollouts) * self.teacher.num_classes).long().to(rng.device)
+        labels = self.classes(rng, rollouts)
         inputs, outputs = [rng.normal(self.teacher.shape, rollouts)], []
         with torch.no_grad():
             for t, s in self.exits[:-1] if with_gradient else self.exits:
@@ -114,6 +112,12 @@ class Generator(Method[G]):
             t_exit = torch.tensor([t for t, _ in self.exits], dtype=torch.float64).repeat(rollouts)
             return Samples(self.f(torch.stack(inputs, 1).flatten(0, 1), t_exit, labels), labels, exit)
         return Samples(torch.stack(outputs, 1).flatten(0, 1), labels, exit)
+
+    def classes(self, rng: BatchRng, rows: int) -> Tensor | None:
+        """To make samples of [rows], each equally often; None, if the teacher knows none."""
+        if self.teacher.num_classes is None:
+            return None
+        return (rng.uniform(rows) * self.teacher.num_classes).long().to(rng.device)
 
     def lowest(self, exit: Tensor) -> Tensor:
         """Noise levels [B] below which samples are not compared: renoising will hide them (arXiv:2503.06674)."""

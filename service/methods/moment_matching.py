@@ -1,0 +1,25 @@
+"""Settings of multistep distillation by moment matching."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from service.methods.base import DataNeed, Family, ScoreSettings
+
+
+class MomentMatchingSettings(ScoreSettings):
+    """Match the mean of the clean image given the noisy one, along the student's own sampling steps."""
+
+    kind: Literal["moment_matching"] = "moment_matching"
+    title: ClassVar[str] = "Moment matching"
+    family: ClassVar[Family] = "fidelity"
+    paper: ClassVar[str] = "arXiv:2406.04103"
+    data_need: ClassVar[DataNeed] = "images"
+    summary: ClassVar[str] = "What a noisy image says about the clean one is the same along the student's steps."
+    known_limit: ClassVar[str] = "One step cannot draw from the posterior: the method is made for four and more."
+
+    steps: int = Field(4, ge=1, le=16, description="Ancestral sampling steps of the student, k in the paper.")
+
+    def student_steps(self) -> list[list[int]]:
+        """One student, for its own steps alone: fewer are longer ones, which it has not seen."""
+        return [[self.steps]]
