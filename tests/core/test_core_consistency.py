@@ -19,6 +19,7 @@ from workers.methods.pcm import PCM
 from workers.methods.tcd import TCD
 from workers.models.mixture import MlpDenoiser
 from workers.randomness import BatchRng
+from workers.templates.adversarial import Look
 from workers.templates.consistency import SharedNoise
 from workers.templates.regression import Draw
 
@@ -75,6 +76,63 @@ def test_pcm_leads_to_the_edge_of_its_phase_and_leaves_the_edge_alone() -> None:
     last = torch.round(at.t * 32) % 8 == 1  # points whose neighbour is the edge
     there = method.f(method.teacher, method.neighbour(at), at.s, at)
     torch.testing.assert_close(there[last], method.neighbour(at)[last], rtol=0, atol=1e-6)
+
+
+def check_the_critic_of_phases() -> None:
+    """It is shown f- as real and f as fake, both at one level of the phase; each turn trains its own network."""
+    torch.manual_seed(0)
+    teacher = MlpDenoiser(dimension=1, width=8).requires_grad_(False)
+    method = PCM(PCMSettings(gan_weight=0.1), teacher, teacher)
+    with torch.no_grad():
+        for weights in method.student.parameters():
+            weights += 0.5 * torch.randn_like(weights)
+    seen: dict[str, Any] = {}
+    honest = method.gan.critic_loss
+    method.gan.critic_loss = lambda real, fake, rng: seen.update(real=real, fake=fake) or honest(real, fake, rng)  # type: ignore[method-assign,assignment]
+    batch = Batch(torch.randn(SIZE, 1, generator=torch.Generator().manual_seed(0)), None)
+    for role in ("critic", "student"):
+        for name, module in method.trainable.items():
+            module.zero_grad()
+            module.requires_grad_(name == role)
+        method.loss(role, batch, 0, BatchRng(0, batch_size=SIZE)).loss.backward()
+        for name, module in method.trainable.items():
+            assert all((p.grad is not None) == (name == role) for p in module.parameters())
+    at, real, fake = drawn(method), seen["real"], seen["fake"]
+    low, high = method.phase(at.t)
+    assert torch.equal(real.t, fake.t)
+    assert bool(((real.t > low) & (real.t <= high)).all())
+    near = real.t - low < 0.003  # where hardly any noise is added
+    assert int(near.sum()) > 10
+    with torch.no_grad():
+        target, output = method.target(at)[near], method.output(at)[near]
+    noise = (real.x[near] - target).square().mean()
+    assert noise < 0.01
+    assert (fake.x[near] - output).square().mean() < 0.01
+    assert (target - output).square().mean() > 3 * noise
+
+
+def test_the_critic_of_phases_sees_both_ends_at_one_level() -> None:
+    check_the_critic_of_phases()
+
+
+def swapped_looks(*args: Any) -> Any:
+    return LOOKS(*args)[::-1]
+
+
+def looks_from_zero(self: PCM, target: Tensor, output: Tensor, at: Draw, rng: BatchRng) -> Any:
+    """Noised as if both were clean images."""
+    t = self.phase(at.t)[1]
+    return tuple(Look(self.path.add_noise(x, rng.normal((1,)), t), t, at.labels) for x in (target, output))
+
+
+LOOKS = PCM.looks
+
+
+@pytest.mark.parametrize("fault", [swapped_looks, looks_from_zero])
+def test_a_fault_in_what_the_critic_sees_is_found(fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PCM, "looks", fault)
+    with pytest.raises(AssertionError):
+        check_the_critic_of_phases()
 
 
 def step(method: Any, x: Tensor, t: Tensor, s: Tensor) -> Tensor:

@@ -163,6 +163,7 @@ ROWS = {
     "pcm": Row(
         PCMSettings(phases=2, phase_steps=4, iterations=1),
         end_of_the_phase,
+        short={"iterations": 12, "gan_weight": 0.1},
         faults=[Fault(pcm, "jump", flipped_step), Fault(consistency, "jump", flipped_step)],  # sign errors
         mixture=(PCMSettings(iterations=1500, **learning()), 4, 0.006),
     ),
