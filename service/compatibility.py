@@ -1,4 +1,4 @@
-"""Which methods a teacher can feed: what cannot work is refused when a job is submitted, not after hours of training."""
+"""Which methods a teacher can feed: what cannot work is refused at submission, not after hours of training."""
 
 from collections.abc import Iterator
 
@@ -25,15 +25,9 @@ def check(spec: JobSpec, teacher: Teacher) -> None:
 def _misfits(method: MethodSettings, teacher: Teacher) -> Iterator[tuple[str, str]]:
     if teacher.num_classes is None:
         if method.needs_classes:
-            yield (
-                "kind",
-                f"{method.kind} learns from guidance, and teacher '{teacher.name}' knows no classes to guide to.",
-            )
+            yield "kind", f"{method.kind} learns guidance, and teacher '{teacher.name}' knows no classes to guide to."
         elif method.guidance_scale != 1:
-            yield (
-                "guidance_scale",
-                f"Teacher '{teacher.name}' knows no classes, so there is nothing to guide to; use 1.",
-            )
+            yield "guidance_scale", f"Use 1: teacher '{teacher.name}' knows no classes that it could be guided to."
     if method.data() == "images" and list(teacher.image_size) != IMAGES:
         others = ", ".join(kind for kind, m in METHODS.items() if m.data_need != "images" and not m.needs_classes)
         yield (

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 NO_SIGNAL = 0.005
@@ -35,6 +36,6 @@ def _betas(config: dict[str, Any]) -> Sequence[float] | None:
             return [(math.sqrt(start) + (math.sqrt(end) - math.sqrt(start)) * part) ** 2 for part in ramp]
         case "squaredcos_cap_v2":
             bar = [math.cos((i / steps + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(steps + 1)]
-            return [min(1 - after / before, 0.999) for before, after in zip(bar[:-1], bar[1:], strict=True)]
+            return [min(1 - after / before, 0.999) for before, after in pairwise(bar)]
         case _:
             return None

@@ -29,6 +29,13 @@ class Resources(Strict):
     gpus_per_worker: float = Field(0, ge=0, le=16, description="Ray GPUs of each worker; 0 trains on CPU.")
 
 
+class Compute(Strict):
+    """How networks are run; none of it changes what is learnt, apart from rounding."""
+
+    channels_last: bool = Field(False, description="Keep images with the channels innermost: faster on GPUs.")
+    compile: bool = Field(False, description="torch.compile the networks: minutes at the start, then faster steps.")
+
+
 class Evaluation(Strict):
     """How the student is judged beside its teacher."""
 
@@ -54,6 +61,7 @@ class JobSpec(Strict):
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seeds data order, noise and initialisation.")
     resources: Resources = Resources()
+    compute: Compute = Compute()
     checkpoint_every: int = Field(100, ge=1, le=1_000_000, description="Optimizer steps between checkpoints.")
     preview_every: int = Field(50, ge=1, le=1_000_000, description="Optimizer steps between sample grids.")
     evaluation: Evaluation = Evaluation()
@@ -76,6 +84,11 @@ class JobSpec(Strict):
     def one_way_to_say_it(self) -> Self:
         if (self.method is None) == (self.stages is None):
             raise ValueError("give either method or stages, not both and not neither")
+        if self.compute.compile and self.resources.gpus_per_worker == 0:
+            raise ValueError(
+                "compute.compile needs resources.gpus_per_worker above 0: compiled for CPUs, torch's gradients of a "
+                "UNet were measured to be off by percents; leave it false"
+            )
         for i, stage in enumerate(self.chain()):
             method, workers = stage.method, self.resources.workers
             if method.batch_size % (workers * method.micro_batches):

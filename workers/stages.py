@@ -11,6 +11,7 @@ from service.spec import JobSpec
 from service.status import Wish
 from workers import finish
 from workers.artifact import folder_sha256
+from workers.compute import hasten
 from workers.data.digits import load_digits
 from workers.data.source import ImageSource
 from workers.diffusion.guidance import guided
@@ -88,6 +89,7 @@ def train(spec: JobSpec, teacher: Denoiser, host: Host, state: State, identity: 
             method = build(settings, teacher, _start(teacher, state))
         for module in method.trainable.values():
             module.to(host.device)
+        hasten([method.teacher, *method.trainable.values(), *method.followers.values()], spec.compute)
         images = data_source(method, host, spec.seed, f"{identity} guidance={settings.guidance_scale:g}")
         if isinstance(images, Wish):
             return images

@@ -233,7 +233,7 @@ async def test_paths_outside_the_store_are_refused(server: Server, tmp_path: Pat
 MISFITS: list[tuple[dict[str, Any], dict[str, str]]] = [
     (
         {"method": {"kind": "dmd2", "guidance_scale": 2}},
-        {"/method/guidance_scale": "knows no classes, so there is nothing to guide to; use 1"},
+        {"/method/guidance_scale": "Use 1: teacher 'plain' knows no classes"},
     ),
     (
         {"method": {"kind": "progressive"}},

@@ -1,4 +1,7 @@
-"""One method with its defaults on the digits teacher: `python one_method.py KIND FOLDER`; see bench_methods.py."""
+"""One method: `python one_method.py KIND FOLDER`. Its defaults on the digits, its row of the tests on the 2-D mixture.
+
+See bench_methods.py.
+"""
 
 import json
 import shutil
@@ -13,6 +16,10 @@ from service.spec import JobSpec
 from workers import stages
 from workers.run import FolderHost
 from workers.store import local_folder
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
+from learning import fitted_mixture, learn, training_points
+from rows import ROWS
 
 
 class Timed(FolderHost):
@@ -42,6 +49,7 @@ def main() -> None:
     host = Timed(work)
     started = time.process_time()
     stages.run(spec, local_folder("builtin:digits"), host)
+    seconds = host.trained - started
 
     records = [json.loads(file.read_text()) for file in sorted((work / "students").glob("*.json"))]
     for record in records:
@@ -49,7 +57,13 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.move(work / "students" / record["label"], folder)
     shutil.rmtree(work)
-    row = {"kind": kind, "seconds": host.trained - started, "students": records}
+
+    row = {"kind": kind, "seconds": seconds, "students": records, "mixture": None}
+    if ROWS[kind].mixture is not None:
+        mixture = fitted_mixture()
+        learnt = learn(kind, ROWS[kind], mixture, training_points(mixture), FolderHost(work, torch.device("cpu")))
+        row["mixture"] = {"distance": learnt.distance, "bar": learnt.bar}
+        shutil.rmtree(work)
     (out / f"{kind}.json").write_text(json.dumps(row, indent=2))
 
 

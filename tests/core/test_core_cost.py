@@ -1,0 +1,68 @@
+"""What a step costs, counted: calls of a network with a whole batch, and the backward passes through them."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from service.methods import METHODS
+from workers.data.source import Batch
+from workers.methods.registry import REGISTRY
+from workers.models.denoiser import Denoiser
+from workers.models.mixture import MlpDenoiser
+from workers.models.unet2d import UNetDenoiser, load_teacher
+from workers.randomness import BatchRng
+from workers.stages import image_source
+from workers.store import local_folder
+
+STEPS = 24
+SIZE = 32
+
+
+class Counter:
+    """Of forwards and backwards through networks, in whole batches; features are half a network."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.forwards = self.backwards = 0.0
+        for network in (MlpDenoiser, UNetDenoiser):
+            for name, share in (("raw", 1.0), ("features", 0.5)):
+                monkeypatch.setattr(network, name, self._counted(getattr(network, name), share))
+
+    def _counted(self, call: Any, share: float) -> Any:
+        def counted(network: Denoiser, x: Tensor, *rest: Any, **named: Any) -> Tensor | list[Tensor]:
+            part = share * len(x) / SIZE
+            with_tangent = torch._C._functorch.is_functorch_wrapped_tensor(x)
+            self.forwards += part * (2 if with_tangent else 1)
+            output: Tensor | list[Tensor] = call(network, x, *rest, **named)
+            last = output if isinstance(output, Tensor) else output[-1]
+            if not with_tangent and last.requires_grad:
+                last.register_hook(lambda grad: self._backward(part))
+            return output
+
+        return counted
+
+    def _backward(self, part: float) -> None:
+        self.backwards += part
+
+
+@pytest.mark.parametrize("kind", REGISTRY)
+def test_the_documented_cost_is_the_counted_one(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    settings = METHODS[kind](batch_size=SIZE)
+    teacher: Denoiser = load_teacher(local_folder("builtin:digits")) if settings.needs_classes else MlpDenoiser()
+    images = image_source(teacher) if settings.needs_classes else None
+    method = REGISTRY[kind](settings, teacher, teacher)
+    counter = Counter(monkeypatch)
+    for step in range(STEPS):
+        for turn, role in enumerate(method.turns(step)):
+            for name, module in method.trainable.items():
+                module.requires_grad_(name == role)
+            rng = BatchRng(0, 0, step, turn, batch_size=SIZE)
+            x, noise = rng.normal((2, 2)).unbind(1)
+            batch = Batch(x, None, noise) if images is None else images.batch(rng)
+            method.loss(role, None if settings.data() == "none" else batch, 0, rng).loss.backward()
+        method.after_step()
+    counted = counter.forwards / STEPS, counter.backwards / STEPS
+    print(f"{kind}: {counted[0]:.2f} forwards, {counted[1]:.2f} backwards")
+    assert (settings.forwards, settings.backwards) == pytest.approx(counted, abs=0.25)
