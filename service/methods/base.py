@@ -19,6 +19,10 @@ class MethodSettings(BaseModel):
     paper: ClassVar[str]
     data_need: ClassVar[DataNeed]
     summary: ClassVar[str]
+    forwards: ClassVar[float]
+    backwards: ClassVar[float]
+    """Passes of a whole batch through a network for one optimizer step of the student, with the defaults; a derivative
+    in forward mode counts as a second forward, and with guidance each of the teacher's counts twice."""
     known_limit: ClassVar[str] = ""
     "What the method is known to be poor at, in one sentence, for the tables."
     networks: ClassVar[int]

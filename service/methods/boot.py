@@ -16,6 +16,8 @@ class BootSettings(FlowMapSettings):
     paper: ClassVar[str] = "arXiv:2306.05544"
     data_need: ClassVar[DataNeed] = "none"
     summary: ClassVar[str] = "The signal in a noise, at each time one teacher step on from the student's own answer."
+    forwards: ClassVar[float] = 3.0
+    backwards: ClassVar[float] = 1.0
     networks: ClassVar[int] = 3
 
     iterations: int = Field(1000, ge=1, le=10_000_000, description="Optimizer steps.")

@@ -15,5 +15,7 @@ class ConsistencySettings(AveragedTargetSettings):
     family: ClassVar[Family] = "trajectory"
     paper: ClassVar[str] = "arXiv:2303.01469"
     summary: ClassVar[str] = "Neighbouring points of a teacher trajectory are mapped to one clean image."
+    forwards: ClassVar[float] = 3.0
+    backwards: ClassVar[float] = 1.0
 
     grid_steps: int = Field(32, ge=2, le=1000, description="Intervals of the time grid, N in the paper.")

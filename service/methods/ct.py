@@ -15,6 +15,8 @@ class CTSettings(AveragedTargetSettings, SharedNoiseSettings):
     family: ClassVar[Family] = "trajectory"
     paper: ClassVar[str] = "arXiv:2303.01469"
     summary: ClassVar[str] = "One image under two levels of the same noise is mapped to one clean image."
+    forwards: ClassVar[float] = 2.0
+    backwards: ClassVar[float] = 1.0
 
     target_decay: float = Field(
         0.9, ge=0, lt=1, description="EMA decay of the target network at first, mu_0 in the paper; it grows with N."

@@ -17,6 +17,8 @@ class DiffInstructSettings(ScoreSettings):
     summary: ClassVar[str] = (
         "The plain difference of two denoisers, the teacher and one of the samples, moves each sample."
     )
+    forwards: ClassVar[float] = 9.0
+    backwards: ClassVar[float] = 4.0
 
     noise_mean: float = Field(-0.4, ge=-10, le=10, description="Mean of the log of noise over signal, P_mean.")
     noise_std: float = Field(1.2, gt=0, le=10, description="Its standard deviation, P_std.")

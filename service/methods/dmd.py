@@ -16,6 +16,8 @@ class DMDSettings(ScoreSettings, PairSettings):
     paper: ClassVar[str] = "arXiv:2311.18828"
     data_need: ClassVar[DataNeed] = "pairs"
     summary: ClassVar[str] = "A difference of two scores, and regression on pairs that the teacher has made."
+    forwards: ClassVar[float] = 10.0
+    backwards: ClassVar[float] = 5.0
 
     steps: int = Field(1, ge=1, le=1, description="Sampling steps of the student: pairs teach one step.")
     pairs: int = Field(2048, ge=1, le=100_000_000, description="Pairs that the teacher makes before training starts.")

@@ -13,3 +13,5 @@ class DMD2Settings(AdversarialScoreSettings):
     family: ClassVar[Family] = "fidelity"
     paper: ClassVar[str] = "arXiv:2405.14867"
     summary: ClassVar[str] = "The student follows the teacher's score minus the score of its own samples."
+    forwards: ClassVar[float] = 9.0
+    backwards: ClassVar[float] = 4.0

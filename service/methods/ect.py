@@ -15,6 +15,8 @@ class ECTSettings(SharedNoiseSettings):
     family: ClassVar[Family] = "trajectory"
     paper: ClassVar[str] = "arXiv:2406.14548"
     summary: ClassVar[str] = "Diffusion training turns into consistency training, as two times close in on each other."
+    forwards: ClassVar[float] = 2.0
+    backwards: ClassVar[float] = 1.0
 
     quotient: float = Field(2.0, gt=1, le=1000, description="How much closer each part of training comes; q.")
     parts: int = Field(8, ge=1, le=100, description="Parts of the training; the two times are q^-a t apart in part a.")

@@ -15,10 +15,12 @@ class EMDSettings(ScoreSettings):
     family: ClassVar[Family] = "fidelity"
     paper: ClassVar[str] = "arXiv:2405.16852"
     summary: ClassVar[str] = "Langevin steps move noise and sample to where the teacher is; the student follows."
+    forwards: ClassVar[float] = 13.0
+    backwards: ClassVar[float] = 6.0
 
     steps: int = Field(1, ge=1, le=1, description="Sampling steps of the student; the method makes one-step students.")
     langevin_steps: int = Field(
-        3, ge=1, le=100, description="Steps of the E-step, K in the paper; 1 is Diff-Instruct, up to its weighting."
+        2, ge=1, le=100, description="Steps of the E-step, K in the paper; 1 is Diff-Instruct, up to its weighting."
     )
     noise_step: float = Field(0.16, gt=0, lt=1, description="Size of a Langevin step of the noise epsilon.")
     latent_step: float = Field(

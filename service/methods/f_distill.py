@@ -18,6 +18,8 @@ class FDistillSettings(AdversarialScoreSettings):
     paper: ClassVar[str] = "arXiv:2502.15681"
     data_need: ClassVar[DataNeed] = "images"
     summary: ClassVar[str] = "The difference of two scores, weighted by how much rarer the student makes a sample."
+    forwards: ClassVar[float] = 12.5
+    backwards: ClassVar[float] = 7.0
 
     divergence: Divergence = Field(
         "js", description="From the most mode-seeking to the most mode-covering; reverse_kl is DMD2's."

@@ -15,6 +15,8 @@ class FlowDreamerSettings(GeneratorSettings):
     family: ClassVar[Family] = "trajectory"
     paper: ClassVar[str] = "arXiv:2408.05008"
     summary: ClassVar[str] = "The teacher's velocity, less that between a sample and its own noise, moves the sample."
+    forwards: ClassVar[float] = 10.0
+    backwards: ClassVar[float] = 1.0
     known_limit: ClassVar[str] = (
         "Made to optimise one image: a generator ends near the modes of the teacher, with little diversity."
     )

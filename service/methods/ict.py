@@ -15,6 +15,8 @@ class ICTSettings(SharedNoiseSettings):
     family: ClassVar[Family] = "trajectory"
     paper: ClassVar[str] = "arXiv:2310.14189"
     summary: ClassVar[str] = "Consistency training with lognormal noise levels, on a time grid that doubles."
+    forwards: ClassVar[float] = 2.0
+    backwards: ClassVar[float] = 1.0
 
     first_steps: int = Field(10, ge=1, le=10_000, description="Intervals of the time grid at first, s_0 in the paper.")
     last_steps: int = Field(160, ge=1, le=10_000, description="Intervals of the time grid at last, s_1 in the paper.")

@@ -15,6 +15,8 @@ class InstaFlowSettings(StraightSettings):
     family: ClassVar[Family] = "trajectory"
     paper: ClassVar[str] = "arXiv:2309.06380"
     summary: ClassVar[str] = "Reflow with guided pairs, and then one step from each noise to its image."
+    forwards: ClassVar[float] = 1.0
+    backwards: ClassVar[float] = 1.0
 
     guidance_scale: float = Field(
         1.5, ge=0, le=100, description="Classifier-free guidance of the teacher, u + g(c - u); 1 is off."

@@ -15,6 +15,8 @@ class KDSettings(PairSettings):
     family: ClassVar[Family] = "fidelity"
     paper: ClassVar[str] = "arXiv:2101.02388"
     summary: ClassVar[str] = "One step from pure noise regresses to the image that the teacher makes of that noise."
+    forwards: ClassVar[float] = 1.0
+    backwards: ClassVar[float] = 1.0
     networks: ClassVar[int] = 3
     trained_networks: ClassVar[int] = 1
 

@@ -15,12 +15,17 @@ class LCMSettings(AveragedTargetSettings):
     family: ClassVar[Family] = "trajectory"
     paper: ClassVar[str] = "arXiv:2310.04378"
     summary: ClassVar[str] = "Consistency distillation of the guided teacher, skipping steps of a fine time grid."
+    forwards: ClassVar[float] = 3.0
+    backwards: ClassVar[float] = 1.0
 
     guidance_scale: float = Field(
         1.5, ge=0, le=100, description="Classifier-free guidance that the student learns, u + g(c - u); 1 is off."
     )
     grid_steps: int = Field(1000, ge=2, le=1000, description="Intervals of the time grid, N in the paper.")
     skip: int = Field(20, ge=1, le=1000, description="Intervals between a point and its target, k in the paper.")
+    lora_rank: int = Field(
+        0, ge=0, le=1024, description="Train low-rank updates of the weights alone (arXiv:2311.05556); 0 trains all."
+    )
 
     @model_validator(mode="after")
     def skips_within_the_grid(self) -> "LCMSettings":

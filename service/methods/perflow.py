@@ -16,6 +16,8 @@ class PeRFlowSettings(MethodSettings):
     paper: ClassVar[str] = "arXiv:2405.07510"
     data_need: ClassVar[DataNeed] = "images"
     summary: ClassVar[str] = "Within each window of time the teacher's trajectory is replaced by a straight line."
+    forwards: ClassVar[float] = 5.0
+    backwards: ClassVar[float] = 1.0
     networks: ClassVar[int] = 3
     trained_networks: ClassVar[int] = 1
 

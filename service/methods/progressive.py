@@ -13,3 +13,5 @@ class ProgressiveSettings(LadderSettings):
     family: ClassVar[Family] = "fidelity"
     paper: ClassVar[str] = "arXiv:2202.00512"
     summary: ClassVar[str] = "Each rung halves the steps: one student step lands where two teacher steps do."
+    forwards: ClassVar[float] = 3.0
+    backwards: ClassVar[float] = 1.0

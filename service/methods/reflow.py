@@ -13,3 +13,5 @@ class ReflowSettings(StraightSettings):
     family: ClassVar[Family] = "trajectory"
     paper: ClassVar[str] = "arXiv:2209.03003"
     summary: ClassVar[str] = "Straight lines between noises and the teacher's images become the student's trajectories."
+    forwards: ClassVar[float] = 1.0
+    backwards: ClassVar[float] = 1.0

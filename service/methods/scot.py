@@ -15,6 +15,8 @@ class SCoTSettings(SoftConsistencySettings):
     family: ClassVar[Family] = "trajectory"
     paper: ClassVar[str] = "arXiv:2502.16972"
     summary: ClassVar[str] = "A consistent map from any time to any earlier one, whose way there has one velocity."
+    forwards: ClassVar[float] = 8.75
+    backwards: ClassVar[float] = 2.5
 
     iterations: int = Field(400, ge=1, le=10_000_000, description="Optimizer steps.")
     velocity_weight: float = Field(

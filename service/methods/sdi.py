@@ -15,6 +15,8 @@ class SDISettings(GeneratorSettings):
     family: ClassVar[Family] = "fidelity"
     paper: ClassVar[str] = "arXiv:2405.15891"
     summary: ClassVar[str] = "Score distillation with noise from DDIM inversion, which makes it DDIM on clean images."
+    forwards: ClassVar[float] = 12.0
+    backwards: ClassVar[float] = 1.0
     known_limit: ClassVar[str] = (
         "Made to optimise one image: a generator ends near the modes of the teacher, with little diversity."
     )

@@ -13,6 +13,8 @@ class SDSSettings(GeneratorSettings):
     family: ClassVar[Family] = "fidelity"
     paper: ClassVar[str] = "arXiv:2209.14988"
     summary: ClassVar[str] = "The teacher's noise prediction, less the noise that was injected, moves each sample."
+    forwards: ClassVar[float] = 2.0
+    backwards: ClassVar[float] = 1.0
     known_limit: ClassVar[str] = (
         "Made to optimise one image: a generator ends in the modes of the teacher, with next to no diversity."
     )

@@ -16,6 +16,8 @@ class ShortcutSettings(FlowMapSettings):
     paper: ClassVar[str] = "arXiv:2410.12557"
     data_need: ClassVar[DataNeed] = "images"
     summary: ClassVar[str] = "A student that is told its step's length lands where two half steps of its own do."
+    forwards: ClassVar[float] = 2.75
+    backwards: ClassVar[float] = 1.0
 
     iterations: int = Field(1000, ge=1, le=10_000_000, description="Optimizer steps.")
     doublings: int = Field(

@@ -15,6 +15,8 @@ class SiDSettings(ScoreSettings):
     family: ClassVar[Family] = "fidelity"
     paper: ClassVar[str] = "arXiv:2404.04057"
     summary: ClassVar[str] = "The squared distance of two scores falls, with gradients through both score networks."
+    forwards: ClassVar[float] = 9.0
+    backwards: ClassVar[float] = 6.0
 
     alpha: float = Field(
         1.0, ge=0.5, le=1.5, description="Share of the squared distance that is taken off, alpha in the paper."

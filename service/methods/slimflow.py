@@ -15,6 +15,8 @@ class SlimFlowSettings(StraightSettings):
     family: ClassVar[Family] = "trajectory"
     paper: ClassVar[str] = "arXiv:2407.12718"
     summary: ClassVar[str] = "Annealing reflow, then one step, guided by two steps of that flow; for smaller students."
+    forwards: ClassVar[float] = 1.0
+    backwards: ClassVar[float] = 1.0
     networks: ClassVar[int] = 4
 
     iterations: int = Field(600, ge=1, le=10_000_000, description="Optimizer steps of the annealing reflow.")

@@ -15,6 +15,8 @@ class SnapFusionSettings(GuidanceRange, LadderSettings):
     family: ClassVar[Family] = "fidelity"
     paper: ClassVar[str] = "arXiv:2306.00980"
     summary: ClassVar[str] = "Each rung halves the steps, and some batches compare guided steps with a guided step."
+    forwards: ClassVar[float] = 3.5
+    backwards: ClassVar[float] = 1.25
     needs_classes: ClassVar[bool] = True
 
     first_steps: int = Field(4, ge=1, le=1024, description="Sampling steps of the first rung's student.")

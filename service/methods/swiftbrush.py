@@ -15,6 +15,8 @@ class SwiftBrushSettings(ScoreSettings):
     family: ClassVar[Family] = "fidelity"
     paper: ClassVar[str] = "arXiv:2312.05239"
     summary: ClassVar[str] = "Variational score distillation without images, for a generator of one step."
+    forwards: ClassVar[float] = 9.0
+    backwards: ClassVar[float] = 4.0
 
     fake_guidance_scale: float = Field(
         1.0, ge=0, le=100, description="Classifier-free guidance of the fake score, as of the teacher; 1 is off."

@@ -15,6 +15,8 @@ class TCDSettings(AveragedTargetSettings):
     family: ClassVar[Family] = "trajectory"
     paper: ClassVar[str] = "arXiv:2402.19159"
     summary: ClassVar[str] = "Neighbouring points of a trajectory lead to one point anywhere below them."
+    forwards: ClassVar[float] = 3.0
+    backwards: ClassVar[float] = 1.0
 
     grid_steps: int = Field(32, ge=2, le=1000, description="Intervals of the time grid, N in the paper.")
 

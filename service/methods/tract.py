@@ -16,6 +16,8 @@ class TractSettings(MethodSettings):
     paper: ClassVar[str] = "arXiv:2303.04248"
     data_need: ClassVar[DataNeed] = "images"
     summary: ClassVar[str] = "One step covers many teacher steps: the first by the teacher, the rest by the student."
+    forwards: ClassVar[float] = 3.0
+    backwards: ClassVar[float] = 1.0
     networks: ClassVar[int] = 5
     trained_networks: ClassVar[int] = 1
 

@@ -15,6 +15,8 @@ class VSDSettings(ScoreSettings):
     family: ClassVar[Family] = "fidelity"
     paper: ClassVar[str] = "arXiv:2305.16213"
     summary: ClassVar[str] = "The teacher's noise prediction, less that of the samples' own score; coarse levels first."
+    forwards: ClassVar[float] = 9.0
+    backwards: ClassVar[float] = 4.0
 
     anneal_at: float = Field(
         0.7, ge=0, le=1, description="Share of the steps after which only the lower half of the noise levels is drawn."
