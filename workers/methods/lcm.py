@@ -4,6 +4,9 @@ import torch
 from torch import Tensor
 
 from service.methods import LCMSettings
+from workers.diffusion.sampler import SamplerSpec
+from workers.models.denoiser import Denoiser
+from workers.models.low_rank import merged, with_low_rank
 from workers.randomness import BatchRng
 from workers.templates.consistency import AveragedTarget
 
@@ -14,9 +17,19 @@ class LCM(AveragedTarget[LCMSettings]):
     The trajectory is that of the guided probability flow (eq. 8): the teacher steps by u + g (c - u), with g = 1 + w.
     Deviations: one g for all samples, no range that the student is told; below t_k the step ends at 0, so that every
     time of the grid is learnt; a pseudo-Huber distance, weighted as the template says.
+
+    With `lora_rank`, low-rank updates are learnt in place of the weights (LCM-LoRA, arXiv:2311.05556) and merged when a
+    student is exported.
     """
+
+    def make_student(self, start: Denoiser) -> Denoiser:
+        student = super().make_student(start)
+        return with_low_rank(student, self.settings.lora_rank) if self.settings.lora_rank else student
 
     def times(self, rng: BatchRng, segment: int) -> tuple[Tensor, Tensor]:
         n = self.settings.grid_steps
         i = torch.floor(rng.uniform() * n) + 1
         return i / n * self.path.t_max, (i - self.settings.skip).clamp(min=0) / n * self.path.t_max
+
+    def students(self, segment: int, average: Denoiser) -> list[tuple[SamplerSpec, Denoiser]]:
+        return super().students(segment, merged(average))
