@@ -131,10 +131,10 @@ class GaussianTeacher(MixtureDenoiser):
 
     def __init__(self, student: Denoiser | None = None) -> None:
         super().__init__(torch.ones(1), torch.full((1, 1), MEAN), torch.tensor([STD]), network=student)
-        self.feature_channels = 1
+        self.feature_channels = (1,)
 
-    def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-        return x
+    def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
+        return [x]
 
     def with_conditions(self, copies: int) -> Denoiser:
         return GaussianTeacher()

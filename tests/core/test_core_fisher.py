@@ -93,7 +93,7 @@ def test_the_identity_is_one_less_alpha_times_the_squared_distance_of_the_scores
 def test_the_critic_of_sida_and_its_student_want_opposite_things(swap: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a critic that takes the larger for the more real; `swap` plants a critic the other way round."""
     sign = -1 if swap else 1
-    monkeypatch.setattr(GaussianTeacher, "features", lambda self, x, t, labels: sign * x * self.means.sum())
+    monkeypatch.setattr(GaussianTeacher, "features", lambda self, x, t, labels: [sign * x * self.means.sum()])
     method = drifted("sida", offset=0.0, gan_weight=1.0)
     batch = gaussian_batch(method, 512)
     method.loss("student", batch, 0, BatchRng(0, batch_size=512)).loss.backward()

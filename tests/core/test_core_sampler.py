@@ -121,16 +121,18 @@ def test_conditions_start_alike(tmp_path: Path) -> None:
             torch.testing.assert_close(many.raw(x, t, rows), teacher.raw(x, t, labels), rtol=1e-4, atol=1e-5)
 
 
-def test_features_are_the_networks_own_bottleneck(tmp_path: Path) -> None:
+def test_features_are_the_networks_own_blocks(tmp_path: Path) -> None:
     teacher = load_teacher(small_folder(tmp_path))
     x, t, labels = torch.randn(2, 1, 8, 8), torch.full((2,), 0.5, dtype=torch.float64), torch.tensor([0, 1])
+    blocks = [*(block.resnets[-1] for block in teacher.unet.down_blocks), teacher.unet.mid_block]
     seen: list[torch.Tensor] = []
-    handle = teacher.unet.mid_block.register_forward_hook(lambda module, args, out: seen.append(out))
+    handles = [block.register_forward_hook(lambda module, args, out: seen.append(out)) for block in blocks]
     teacher.raw(x, t, labels)
-    handle.remove()
+    for handle in handles:
+        handle.remove()
     features = teacher.features(x, t, labels)
-    assert torch.equal(features, seen[0])
-    assert features.shape[1] == teacher.feature_channels
+    assert all(torch.equal(a, b) for a, b in zip(features, seen, strict=True))
+    assert tuple(h.shape[1] for h in features) == teacher.feature_channels
 
 
 @pytest.fixture

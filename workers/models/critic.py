@@ -65,7 +65,7 @@ class BlockCritic(nn.Module):
 
     Args:
         trunk: the denoiser; no part of this module unless it is to be `trained` with the heads.
-        looks: how many noised images the heads see side by side; see `StepCritic`.
+        looks: how many noised images the heads see side by side.
     """
 
     def __init__(self, trunk: Denoiser, conditions: int, trained: bool = False, looks: int = 1) -> None:
@@ -82,3 +82,26 @@ class BlockCritic(nn.Module):
 
     def judge(self, features: list[Tensor], condition: Tensor) -> Tensor:
         return torch.cat([head(h, condition) for head, h in zip(self.heads, features, strict=True)], dim=1)
+
+
+class StepCritic(BlockCritic):
+    """Of a step: sees the image it led to, and beside it the image it came from, or nothing (arXiv:2402.13929)."""
+
+    def __init__(self, trunk: Denoiser, conditions: int) -> None:
+        super().__init__(trunk, conditions, trained=True, looks=2)
+
+    def forward(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        labels: Tensor | None,
+        condition: Tensor,
+        x_before: Tensor | None = None,
+        t_before: Tensor | None = None,
+    ) -> Tensor:
+        after = self.trunk.features(x_t, t, labels)
+        if x_before is None or t_before is None:
+            before = [torch.zeros_like(h) for h in after]
+        else:
+            before = self.trunk.features(x_before, t_before, labels)
+        return self.judge([torch.cat(pair, dim=1) for pair in zip(after, before, strict=True)], condition)

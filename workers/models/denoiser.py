@@ -21,7 +21,7 @@ class Denoiser(nn.Module, ABC):
         num_classes: classes that may be asked for, labels 0 .. num_classes - 1; None for an unconditional network.
         null_label: the label that stands for "no class", None where the network knows none.
         knows_target: whether the network is also told the time s that the step from t leads to.
-        feature_channels: of `features`; 0 where there are none.
+        feature_channels: of each of the `features`; none where there are no features.
     """
 
     path: Path
@@ -30,7 +30,7 @@ class Denoiser(nn.Module, ABC):
     num_classes: int | None = None
     null_label: int | None = None
     knows_target: bool = False
-    feature_channels: int = 0
+    feature_channels: tuple[int, ...] = ()
 
     @abstractmethod
     def raw(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None = None) -> Tensor:
@@ -59,8 +59,8 @@ class Denoiser(nn.Module, ABC):
         out = self.raw(own_x, own_t, labels, own_s)  # a form of the same x0 and eps, so there is no detour over x0
         return recombine(x, t, out, form(self.prediction, own_t, self.path), form(want, t, path), path)
 
-    def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-        """What a critic may look at: [B, feature_channels, ...], from the first half of the network alone."""
+    def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
+        """What a critic may look at: for each block of the first half of the network its output [B, channels, ...]."""
         raise NotImplementedError(f"{type(self).__name__} has no features")
 
     def trainable_copy(self) -> "Denoiser":

@@ -32,6 +32,12 @@ class MixtureDenoiser(Denoiser):
         self.register_buffer("means", means)
         self.register_buffer("stds", stds)
         self.path, self.prediction, self.shape = path or VPCosine(), "x0", (means.shape[1],)
+        self.feature_channels = () if network is None else network.feature_channels
+
+    def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
+        """Of the network that learnt the closed form."""
+        assert self.network is not None
+        return self.network.features(x, t, labels)
 
     def raw(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None = None) -> Tensor:
         alpha, sigma = expand(self.path.alpha(t), x), expand(self.path.sigma(t), x)
@@ -89,7 +95,7 @@ class MlpDenoiser(Denoiser):
     ) -> None:
         super().__init__()
         self.path, self.shape, self.conditions = path or VPCosine(), (dimension,), conditions
-        self.knows_target, self.feature_channels = knows_target, width
+        self.knows_target, self.feature_channels = knows_target, (width, width)
         self.frequencies: Tensor
         self.register_buffer("frequencies", torch.pi * torch.arange(1, 9) / 2)
         self.net = nn.Sequential(
@@ -105,9 +111,10 @@ class MlpDenoiser(Denoiser):
     def raw(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None = None) -> Tensor:
         return self.net(self._input(x, t, labels, s))
 
-    def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-        """[B, width], after the second of the three hidden layers."""
-        return self.net[:4](self._input(x, t, labels, None))
+    def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
+        """[B, width] after each of the first two of the three hidden layers."""
+        first = self.net[:2](self._input(x, t, labels, None))
+        return [first, self.net[2:4](first)]
 
     def _input(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None) -> Tensor:
         parts = [x, *self._waves(x, t)]

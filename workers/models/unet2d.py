@@ -29,7 +29,7 @@ class UNetDenoiser(Denoiser):
 
         size = unet.config.sample_size
         self.shape = (unet.config.in_channels, *((size, size) if isinstance(size, int) else size))
-        self.feature_channels = unet.config.block_out_channels[-1]
+        self.feature_channels = (*unet.config.block_out_channels, unet.config.block_out_channels[-1])
         self.knows_target = isinstance(unet.class_embedding, LabelAndTarget)
         embeddings = unet.config.num_class_embeds
         if embeddings is not None:
@@ -47,16 +47,17 @@ class UNetDenoiser(Denoiser):
             labels = LabelAndTarget.pack(labels, self._model_time(x, s))
         return self.unet(x, self._model_time(x, t), class_labels=labels, return_dict=False)[0]
 
-    def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-        """The bottleneck [B, C', H', W']: the first half of the network alone, at half its cost."""
+    def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
+        """Of each block on the way down, before it halves the size, and of the bottleneck; half the network's cost."""
         unet = self.unet
         emb = unet.time_embedding(unet.time_proj(self._model_time(x, t)))
         if labels is not None:
             emb = emb + unet.class_embedding(labels)
-        h = unet.conv_in(x)
+        h, found = unet.conv_in(x), []
         for block in unet.down_blocks:
-            h, _ = block(hidden_states=h, temb=emb)
-        return unet.mid_block(h, emb)
+            h, layers = block(hidden_states=h, temb=emb)
+            found.append(layers[len(block.resnets) - 1])
+        return [*found, unet.mid_block(h, emb)]
 
     def with_conditions(self, copies: int) -> "UNetDenoiser":
         rows = self.unet.config.num_class_embeds or 1
