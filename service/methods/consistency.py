@@ -4,10 +4,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from service.methods.base import AveragedTargetSettings, Family
+from service.methods.base import AveragedTargetSettings, Family, FeatureSettings
 
 
-class ConsistencySettings(AveragedTargetSettings):
+class ConsistencySettings(FeatureSettings, AveragedTargetSettings):
     """Points of one teacher trajectory share their end point: the student maps each of them there."""
 
     kind: Literal["consistency"] = "consistency"

@@ -5,12 +5,17 @@ from typing import Any
 
 import pytest
 import torch
-from gaussian import GaussianTeacher
+from gaussian import Affinity, GaussianTeacher, compose
+from test_core_guidance import Classes, check_labels, mix, x0_at
+from test_core_guidance import step as step_by
+from test_core_guidance import teacher as teacher_of_classes
 from torch import Tensor
 
 from service.methods import CTSettings, ECTSettings, ICTSettings, LCMSettings, PCMSettings, TCDSettings
 from workers.data.source import Batch
+from workers.diffusion.guidance import guided
 from workers.diffusion.timesteps import SIGMA_MAX, noise_level
+from workers.methods.base import Method
 from workers.methods.ct import CT
 from workers.methods.ect import ECT
 from workers.methods.ict import ICT
@@ -50,10 +55,35 @@ def levels(method: Any) -> tuple[Tensor, Tensor]:
 
 
 def test_lcm_skips_k_intervals_and_ends_at_zero() -> None:
-    at = drawn(made(LCM, LCMSettings(grid_steps=100, skip=7)))
+    at = drawn(made(LCM, LCMSettings(grid_steps=100, skip=7, guidance_scale=1)))
     i, j = torch.round(at.t * 100), torch.round(at.s * 100)
     assert set(i.tolist()) == set(range(1, 101))
     assert torch.equal(j, (i - 7).clamp(min=0))
+
+
+def lcm_of_two_classes() -> tuple[Method[Any], Classes]:
+    """From scale 0.5 to 2.5, and its exact solution: guided DDIM steps down the grid."""
+
+    def solution(t: float, told: float, label: int) -> Affinity:
+        total = (1.0, 0.0)
+        for i in range(1, round(t * 4) + 1):
+            x0 = mix(x0_at(i / 4, label), x0_at(i / 4, 2), 0.5 + 2 * told)
+            total = compose(total, step_by(x0, i / 4, (i - 1) / 4))
+        return total
+
+    student = Classes(solution, knows_target=True)
+    settings = LCMSettings(grid_steps=4, skip=1, guidance_scale=1.5, guidance_spread=1)
+    return LCM(settings, guided(teacher_of_classes(student), 1.5), teacher_of_classes(student)), student
+
+
+def test_lcm_learns_every_scale_of_a_range() -> None:
+    check_labels(lcm_of_two_classes, (0, 1))
+
+
+def test_lcm_that_forgets_the_scale_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LCM, "told", lambda self, scale: torch.full_like(scale, 0.5))
+    with pytest.raises(AssertionError):
+        check_labels(lcm_of_two_classes, (0, 1))
 
 
 def test_tcd_ends_anywhere_below_both_points() -> None:

@@ -14,13 +14,14 @@ from service.methods import GuidanceSettings, SnapFusionSettings
 from workers.data.source import Batch
 from workers.diffusion.guidance import Guided, guided, guided_prediction, unguided
 from workers.diffusion.paths import VPCosine
-from workers.methods import guidance, snapfusion
+from workers.methods import snapfusion
 from workers.methods.base import Method
 from workers.methods.guidance import Guidance
 from workers.methods.snapfusion import SnapFusion
 from workers.models.denoiser import Denoiser
 from workers.models.mixture import MlpDenoiser, six_modes
 from workers.randomness import BatchRng
+from workers.templates import told_guidance
 
 MEANS, STDS = (0.9, -0.5, 0.1), (0.4, 0.3, 0.8)
 """Of the two classes, and of no class."""
@@ -136,9 +137,9 @@ def test_guidance_is_learnt_at_every_scale() -> None:
 @pytest.mark.parametrize(
     ("module", "name", "by"),
     [
-        (guidance, "guided_prediction", swapped),
-        (guidance, "guided_prediction", off_by_one),
-        (guidance, "unguided", lambda denoiser: denoiser),  # guided twice
+        (told_guidance, "guided_prediction", swapped),
+        (told_guidance, "guided_prediction", off_by_one),
+        (told_guidance, "unguided", lambda denoiser: denoiser),  # guided twice
     ],
 )
 def test_a_fault_in_guidance_shows(module: Any, name: str, by: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from service.methods import (
 )
 from workers.diffusion.paths import VPCosine
 from workers.diffusion.timesteps import noise_level
-from workers.methods import ect, ict, pcm, tcd
+from workers.methods import ect, ict, lcm, pcm, tcd
 from workers.templates import consistency, regression
 from workers.templates.regression import Draw
 
@@ -147,7 +147,7 @@ ROWS = {
         lambda t, s: skipping(round(t * N)),
         short={"iterations": 12, "guidance_scale": 1, "lora_rank": 4},
         follow=move_average,
-        faults=[Fault(consistency, "jump", flipped_step)],  # a sign error
+        faults=[Fault(lcm, "jump", flipped_step)],  # a sign error
         mixture=(LCMSettings(iterations=1500, guidance_scale=1, skip=32, **learning()), 1, 0.006),
     ),
     "tcd": Row(
