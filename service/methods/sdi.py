@@ -14,16 +14,16 @@ class SDISettings(GeneratorSettings):
     title: ClassVar[str] = "Score distillation via inversion (SDI)"
     family: ClassVar[Family] = "fidelity"
     paper: ClassVar[str] = "arXiv:2405.15891"
-    summary: ClassVar[str] = "Score distillation with noise from DDIM inversion, which makes it DDIM on clean images."
-    forwards: ClassVar[float] = 12.0
+    summary: ClassVar[str] = "Score distillation with the noise that inversion finds for a sample, which makes it DDIM."
+    forwards: ClassVar[float] = 6.0
     backwards: ClassVar[float] = 1.0
-    known_limit: ClassVar[str] = (
-        "Made to optimise one image: a generator ends near the modes of the teacher, with little diversity."
-    )
 
-    inversion_steps: int = Field(
-        10, ge=1, le=1000, description="DDIM steps of an inversion up to pure noise; up to time t, t times as many."
+    inversion: Literal["fixed_point", "ddim"] = Field(
+        "fixed_point",
+        description="How a sample's noise is found: from the noise that it was made of, or by DDIM upwards from the "
+        "sample alone, as in the paper, with which all samples of a class stay alike.",
     )
+    inversion_steps: int = Field(4, ge=1, le=1000, description="Evaluations of the teacher for one inversion.")
     inversion_guidance_scale: float = Field(
         1.0, ge=-100, le=100, description="Guidance of the inversion; the paper's is the negative of the teacher's."
     )

@@ -16,5 +16,5 @@ class SDSSettings(GeneratorSettings):
     forwards: ClassVar[float] = 2.0
     backwards: ClassVar[float] = 1.0
     known_limit: ClassVar[str] = (
-        "Made to optimise one image: a generator ends in the modes of the teacher, with next to no diversity."
+        "Made to optimise one image: a generator ends with one image for each class, nearly without diversity."
     )

@@ -16,7 +16,7 @@ from service.methods import SDISettings, SwiftBrushSettings, VSDSettings
 from workers.diffusion.losses import noise_gradient
 from workers.diffusion.paths import RectifiedFlow, VPCosine, expand
 from workers.diffusion.timesteps import log_normal
-from workers.methods import diff_instruct, f_distill, sds, swiftbrush, vsd
+from workers.methods import diff_instruct, f_distill, sdi, sds, swiftbrush, vsd
 from workers.methods.registry import REGISTRY
 from workers.models.counter import Counter
 from workers.models.denoiser import Denoiser
@@ -184,7 +184,7 @@ def test_the_running_mean_makes_the_mean_weight_one_at_every_noise_level() -> No
 def check_inversion() -> None:
     """The noise that is found leads the teacher's flow back to the sample."""
     row = ROWS["sdi"]
-    method, _ = make("sdi", replace(row, settings=SDISettings(iterations=1, inversion_steps=400)))
+    method, _ = make("sdi", replace(row, settings=SDISettings(iterations=1, inversion="ddim", inversion_steps=400)))
     x = torch.linspace(-1, 2, 64)[:, None]
     t = torch.full((64,), 0.6, dtype=torch.float64)
     noise = method.noise(Samples(x, None, torch.zeros(64, dtype=torch.int64)), t, BatchRng(0, batch_size=64))  # type: ignore[attr-defined]
@@ -194,6 +194,34 @@ def check_inversion() -> None:
 
 def test_inversion_finds_the_noise_that_leads_to_the_sample() -> None:
     check_inversion()
+
+
+def check_fixed_point() -> None:
+    """Noised with what is found, the teacher gives the sample back; without an iteration it is the student's noise."""
+    x, origin = torch.linspace(0.4, 0.8, 64)[:, None], torch.linspace(-2, 2, 64)[:, None]
+    t, samples = torch.full((64,), 0.6, dtype=torch.float64), Samples(x, None, torch.zeros(64).long(), origin)
+    for steps in (1, 400):
+        method, _ = make("sdi", replace(ROWS["sdi"], settings=SDISettings(iterations=1, inversion_steps=steps)))
+        noise = method.noise(samples, t, BatchRng(0, batch_size=64))  # type: ignore[attr-defined]
+        x_t = method.path.add_noise(x, noise, t)
+        if steps == 1:
+            first = method.path.add_noise(x, origin, t)
+            expected = (origin + method.teacher.predict(first, t, None, "eps")) / 2
+            torch.testing.assert_close(noise, expected, rtol=0, atol=1e-5)
+        else:
+            torch.testing.assert_close(method.teacher.predict(x_t, t, None), x, rtol=0, atol=1e-3)
+
+
+def test_the_fixed_point_is_a_noise_that_the_teacher_takes_off_again() -> None:
+    check_fixed_point()
+
+
+def test_a_wrong_sign_in_the_fixed_point_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = sdi.convert
+    monkeypatch.setattr(sdi, "convert", lambda x, t, out, *types: honest(x, t, -out, *types))
+    monkeypatch.setattr(VPCosine, "add_noise", lambda self, x0, eps, t: expand(self.alpha(t), x0) * x0 - eps)
+    with pytest.raises(AssertionError):
+        check_fixed_point()
 
 
 def test_a_wrong_sign_in_the_inversion_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,5 @@
 """Score distillation via inversion, Lukoianov et al., arXiv:2405.15891."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -17,9 +15,12 @@ from workers.templates.scores import T_MAX, T_MIN, Compared, Generator, Samples
 class SDI(Generator[SDISettings]):
     """x0 <- x0 - (sigma/alpha)(eps_phi(x_t) - kappa): a DDIM step, seen from the clean images.
 
-    kappa is the noise that DDIM inversion finds for the sample, in place of a random one, and t falls over the training
-    as it does in sampling. The step is x0 <- x0_phi(x_t), with weight one on clean images. Deviation: a student makes
-    all samples, and moves to them by its optimizer's steps, not by DDIM's.
+    kappa, in place of a random noise, solves kappa = eps_phi(alpha x0 + sigma kappa), and t falls over the training as
+    it does in sampling. The step is x0 <- x0_phi(x_t), with weight one on clean images.
+
+    Deviations: a student makes all samples, and moves to them by its optimizer's steps, not by DDIM's. The paper finds
+    kappa by DDIM inversion of one image; but a student's samples are all alike at first, so a noise found from the
+    sample alone keeps them alike. Here it is iterated from the noise that the sample was made of, each time half way.
     """
 
     def __init__(self, settings: SDISettings, teacher: Denoiser, start: Denoiser) -> None:
@@ -34,8 +35,21 @@ class SDI(Generator[SDISettings]):
 
     @torch.no_grad()
     def noise(self, samples: Samples, t: Tensor, rng: BatchRng) -> Tensor:
-        """kappa: the noise at t, if the teacher's trajectory is followed from the sample upwards."""
-        x, steps = samples.x, max(1, math.ceil(self.settings.inversion_steps * float(t.max())))
+        return self.ddim_inversion(samples, t) if self.settings.inversion == "ddim" else self.fixed_point(samples, t)
+
+    def fixed_point(self, samples: Samples, t: Tensor) -> Tensor:
+        """kappa, from the noise that is left of the student's input when the sample is taken away."""
+        assert samples.origin is not None
+        start = torch.tensor([now for now, _ in self.exits], dtype=torch.float64)[samples.exit.cpu()]
+        kappa = convert(samples.origin, start, samples.x, "x0", "eps", self.path)
+        for _ in range(self.settings.inversion_steps):
+            x_t = self.path.add_noise(samples.x, kappa, t)
+            kappa = (kappa + self.inverter.predict(x_t, t, samples.labels, "eps")) / 2
+        return kappa
+
+    def ddim_inversion(self, samples: Samples, t: Tensor) -> Tensor:
+        """kappa, from where the teacher's trajectory leads upwards from the sample."""
+        x, steps = samples.x, self.settings.inversion_steps
         for i in range(steps):
             s = t * (i / steps)
             eps = self.inverter.predict(x, s.clamp(min=T_MIN), samples.labels, "eps")

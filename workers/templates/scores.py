@@ -24,11 +24,12 @@ S = TypeVar("S", bound=ScoreSettings)
 
 @dataclass(frozen=True)
 class Samples:
-    """x [B, ...], its classes [B], and the sampling step [B] that each left at."""
+    """x [B, ...], its classes [B], the sampling step [B] that each left at, and what that step was taken from."""
 
     x: Tensor
     labels: Tensor | None
     exit: Tensor
+    origin: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,11 @@ class Generator(Method[G]):
                 inputs.append(self.path.add_noise(outputs[-1], noise, torch.tensor(s, dtype=torch.float64)))
         exit = torch.arange(exits, device=rng.device).repeat(rollouts)
         labels = None if labels is None else labels.repeat_interleave(exits)
+        origin = torch.stack(inputs[:exits], 1).flatten(0, 1)
         if with_gradient:
             t_exit = torch.tensor([t for t, _ in self.exits], dtype=torch.float64).repeat(rollouts)
-            return Samples(self.f(torch.stack(inputs, 1).flatten(0, 1), t_exit, labels), labels, exit)
-        return Samples(torch.stack(outputs, 1).flatten(0, 1), labels, exit)
+            return Samples(self.f(origin, t_exit, labels), labels, exit, origin)
+        return Samples(torch.stack(outputs, 1).flatten(0, 1), labels, exit, origin)
 
     def classes(self, rng: BatchRng, rows: int) -> Tensor | None:
         """To make samples of [rows], each equally often; None, if the teacher knows none."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from gaussian import MEAN, STD, Fault, Row
+from gaussian import MEAN, STD, Fault, Row, alpha, sigma
 from torch import Tensor, nn
 
 from service.methods import (
@@ -30,9 +30,9 @@ class ExactCritic(nn.Module):
         self.offset, self.path = offset, VPCosine()
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-        alpha, sigma = expand(self.path.alpha(t), x), expand(self.path.sigma(t), x)
-        fake, real = x - alpha * (MEAN + self.offset), x - alpha * MEAN
-        return 0.5 * (fake**2 - real**2) / ((alpha * STD) ** 2 + sigma**2)
+        a, e = expand(self.path.alpha(t), x), expand(self.path.sigma(t), x)
+        fake, real = x - a * (MEAN + self.offset), x - a * MEAN
+        return 0.5 * (fake**2 - real**2) / ((a * STD) ** 2 + e**2)
 
 
 def move_fake(method: Any, offset: float) -> None:
@@ -56,6 +56,18 @@ def noise_to_data(_t: float, _s: float) -> tuple[float, float]:
 
 def noise_to_the_mode(_t: float, _s: float) -> tuple[float, float]:
     return 0.0, MEAN
+
+
+def noise_to_inversion(_t: float, _s: float) -> tuple[float, float]:
+    """At the first noise level x0 = m + g z is at rest where the teacher gives it back from the noise k z, which four
+    half-way iterations from z find: all maps are linear, k = one + other g."""
+    a, e = alpha(scores.T_MAX), sigma(scores.T_MAX)
+    keep = a * STD**2 / ((a * STD) ** 2 + e**2)  # of the teacher's x0
+    one, other = 1.0, 0.0
+    for _ in range(4):
+        one, other = (one + (1 - a * keep) * one) / 2, (other + (1 - a * keep) * (a / e + other)) / 2
+    gain = keep * e * one / (1 - keep * (a + e * other))
+    return gain, MEAN
 
 
 def mixture(settings: type[MethodSettings], bar: float = 0.02, **changes: Any) -> tuple[MethodSettings, int, float]:
@@ -134,13 +146,14 @@ ROWS = {
             Fault(sds.SDS, "other", lambda self, samples, x_t, t: torch.zeros_like(x_t)),  # not the injected noise
         ],
     ),
-    "sdi": Row(  # no mixture: as for sds
+    "sdi": Row(
         SDISettings(iterations=1),
-        noise_to_the_mode,
-        short={"iterations": 12, "inversion_steps": 3},
+        noise_to_inversion,
+        short={"iterations": 12, "inversion_steps": 2, "steps": 2},
         faults=[
             SIGN,
             Fault(sdi.SDI, "noise", lambda self, samples, t, rng: torch.ones_like(samples.x)),  # not the sample's
         ],
+        mixture=mixture(SDISettings, learning_rate=1e-3),
     ),
 }
