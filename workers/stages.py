@@ -22,7 +22,7 @@ from workers.models.denoiser import Denoiser
 from workers.models.unet2d import UNetDenoiser, load_teacher
 from workers.pairs import make_pairs
 from workers.preview import Preview
-from workers.state import State, read
+from workers.state import Finished, State, read
 from workers.trainer import Cadence, Trainer
 
 
@@ -54,7 +54,7 @@ def run(spec: JobSpec, teacher_folder: Path, host: Host) -> Outcome:
     if host.rank == 0:
         host.phase("evaluating")
         for student in state.finished:
-            network = _with_weights(teacher, student.weights)
+            network = student_network(spec, teacher, student)
             assert isinstance(network, UNetDenoiser)
             finish.export(
                 network.unet,
@@ -86,7 +86,7 @@ def train(spec: JobSpec, teacher: Denoiser, host: Host, state: State, identity: 
         settings = chain[state.stage].method
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed + state.stage)  # for nets that start from nothing, such as a critic's head
-            method = build(settings, teacher, _start(teacher, state))
+            method = build(settings, teacher, _start(spec, teacher, state))
         for module in method.trainable.values():
             module.to(host.device)
         hasten([method.teacher, *method.trainable.values(), *method.followers.values()], spec.compute)
@@ -102,10 +102,27 @@ def train(spec: JobSpec, teacher: Denoiser, host: Host, state: State, identity: 
 
 def build(settings: MethodSettings, teacher: Denoiser, start: Denoiser | None = None) -> Method:
     """The method of one stage. `start` is the student of the stage before, None in the first stage."""
-    kind = REGISTRY[settings.kind]
+    kind, beginning = REGISTRY[settings.kind], sized(start or teacher, settings)
     if start is not None and kind.teacher_is_start:
-        return kind(settings, start, start)  # it has learnt the guided result already
-    return kind(settings, guided(teacher, settings.guidance_scale), start or teacher)
+        return kind(settings, start, beginning)  # it has learnt the guided result already
+    return kind(settings, guided(teacher, settings.guidance_scale), beginning)
+
+
+def sized(network: Denoiser, settings: MethodSettings) -> Denoiser:
+    """`network`, or a smaller one that the student is to start from."""
+    if settings.student_width == settings.student_depth == 1:
+        return network
+    return network.smaller(settings.student_width, settings.student_depth)
+
+
+def student_network(spec: JobSpec, teacher: Denoiser, student: Finished) -> Denoiser:
+    """A finished student. Its stage and each one before may have made it smaller."""
+    network = teacher
+    for stage in spec.chain()[: student.stage + 1]:
+        network = sized(network, stage.method)
+    network = network.frozen_copy()
+    network.load_state_dict(student.weights)
+    return network
 
 
 def data_source(method: Method, host: Host, seed: int, identity: str) -> ImageSource | Wish | None:
@@ -132,16 +149,10 @@ def image_source(teacher: Denoiser) -> ImageSource:
     return ImageSource(digits.train_images, None if teacher.num_classes is None else digits.train_labels)
 
 
-def _start(teacher: Denoiser, state: State) -> Denoiser | None:
+def _start(spec: JobSpec, teacher: Denoiser, state: State) -> Denoiser | None:
     """The student of the stage before: the last one that it finished."""
     before = [student for student in state.finished if student.stage < state.stage]
-    return _with_weights(teacher, before[-1].weights) if before else None
-
-
-def _with_weights(teacher: Denoiser, weights: dict[str, torch.Tensor]) -> Denoiser:
-    network = teacher.frozen_copy()
-    network.load_state_dict(weights)
-    return network
+    return student_network(spec, teacher, before[-1]) if before else None
 
 
 def _steps_before(spec: JobSpec, stage: int) -> int:

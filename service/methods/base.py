@@ -41,6 +41,12 @@ class MethodSettings(BaseModel):
         1.0, ge=0, le=100, description="Classifier-free guidance of the teacher, u + g(c - u); 1 is off."
     )
 
+    student_width: float = Field(
+        1.0, gt=0, le=1, description="Channels of the student, as a share of those of the network it starts from."
+    )
+    student_depth: float = Field(
+        1.0, gt=0, le=1, description="Blocks of the student at each resolution, likewise; at least one is left."
+    )
     max_grad_norm: float = Field(1.0, gt=0, le=1e6, description="Gradients are clipped to this norm, per role.")
     micro_batches: int = Field(
         1, ge=1, le=1024, description="Parts in which each worker runs its share of the batch, to save memory."
@@ -59,6 +65,18 @@ class MethodSettings(BaseModel):
         raise NotImplementedError
 
 
+class FeatureSettings(BaseModel):
+    """Mixin of a method whose student can also learn the teacher's features, which helps a smaller one."""
+
+    feature_weight: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        description="Weight of how far the student's deepest features, projected linearly, are from the teacher's; "
+        "0 is off.",
+    )
+
+
 class PairSettings(MethodSettings):
     """Of a method that learns from the teacher's own (noise, image) pairs."""
 
@@ -68,7 +86,7 @@ class PairSettings(MethodSettings):
     pair_steps: int = Field(16, ge=1, le=1000, description="Steps of the teacher's second-order solver for each pair.")
 
 
-class StraightSettings(PairSettings):
+class StraightSettings(FeatureSettings, PairSettings):
     """Of a method that joins the noise and the image of a pair by a straight line."""
 
     networks: ClassVar[int] = 3
@@ -291,11 +309,11 @@ class TangentSettings(MethodSettings):
         "teacher", description="Whose velocity the student follows: the teacher's, or that of image and noise."
     )
     difference_step: float | None = Field(
-        0.05,
+        0.2,
         gt=0,
         le=0.5,
-        description="Half the width, in log(sigma/alpha), of the central difference that stands for the derivative in "
-        "time; null takes the exact one, in forward mode, which also sees the finest waves of a time embedding.",
+        description="Width, in log(sigma/alpha), of the difference that stands for the derivative in time; null takes "
+        "the exact one, in forward mode, which also sees the finest waves of a time embedding.",
     )
     time_mean: float = Field(0.0, ge=-10, le=10, description="Mean of log(sigma/alpha) of the times trained at.")
     time_std: float = Field(1.6, gt=0, le=10, description="Its standard deviation.")

@@ -4,10 +4,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from service.methods.base import Family, PairSettings
+from service.methods.base import Family, FeatureSettings, PairSettings
 
 
-class KDSettings(PairSettings):
+class KDSettings(FeatureSettings, PairSettings):
     """Regress to where the teacher takes each noise."""
 
     kind: Literal["kd"] = "kd"

@@ -4,10 +4,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from service.methods.base import DataNeed, Family, MethodSettings
+from service.methods.base import DataNeed, Family, FeatureSettings, MethodSettings
 
 
-class PeRFlowSettings(MethodSettings):
+class PeRFlowSettings(FeatureSettings, MethodSettings):
     """Cut the time into windows and make the teacher's way straight within each."""
 
     kind: Literal["perflow"] = "perflow"

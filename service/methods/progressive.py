@@ -2,10 +2,10 @@
 
 from typing import ClassVar, Literal
 
-from service.methods.base import Family, LadderSettings
+from service.methods.base import Family, FeatureSettings, LadderSettings
 
 
-class ProgressiveSettings(LadderSettings):
+class ProgressiveSettings(FeatureSettings, LadderSettings):
     """Halve the sampler's steps, stage by stage: one student step learns two of its teacher's."""
 
     kind: Literal["progressive"] = "progressive"

@@ -67,6 +67,11 @@ class Denoiser(nn.Module, ABC):
         """The same network with weights of its own that require gradients. Dropout stays off: pairs must agree."""
         return copy.deepcopy(self).eval().requires_grad_(True)
 
+    def smaller(self, width: float, depth: float) -> "Denoiser":
+        """A network of the same kind with these shares of the channels and of the blocks at each resolution; it keeps
+        what fits of the weights. TeacherInvalid where nothing can be left out."""
+        raise NotImplementedError(f"{type(self).__name__} has no smaller form")
+
     @abstractmethod
     def with_conditions(self, copies: int) -> "Denoiser":
         """A trainable copy that tells `copies` conditions apart, all alike at first.

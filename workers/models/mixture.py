@@ -56,6 +56,10 @@ class MixtureDenoiser(Denoiser):
         assert self.network is not None
         return self.network.trainable_copy()
 
+    def smaller(self, width: float, depth: float) -> Denoiser:
+        assert self.network is not None
+        return self.network.smaller(width, depth)
+
     def with_conditions(self, copies: int) -> Denoiser:
         assert self.network is not None
         return self.network.with_conditions(copies)
@@ -128,6 +132,18 @@ class MlpDenoiser(Denoiser):
     def _waves(self, x: Tensor, t: Tensor) -> list[Tensor]:
         phase = self.path.angle(t).to(x)[:, None] * self.frequencies.to(x)
         return [phase.cos(), phase.sin()]
+
+    def smaller(self, width: float, depth: float) -> "MlpDenoiser":
+        """With the first of its channels; all of its layers are needed."""
+        assert depth == 1
+        last = self.net[-1]
+        assert isinstance(last, nn.Linear)
+        other = MlpDenoiser(self.shape[0], int(last.in_features * width), self.path, self.conditions, self.knows_target)
+        weights = self.state_dict()
+        other.load_state_dict(
+            {name: weights[name][tuple(map(slice, own.shape))] for name, own in other.state_dict().items()}
+        )
+        return other.eval()
 
     def with_conditions(self, copies: int) -> "MlpDenoiser":
         return self._with_blind_inputs(copies, conditions=copies)

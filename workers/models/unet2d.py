@@ -15,6 +15,7 @@ from service.errors import TeacherInvalid
 from workers.diffusion.convert import Prediction
 from workers.diffusion.paths import Path, VPDiscrete
 from workers.models.denoiser import Denoiser
+from workers.models.smaller import smaller
 from workers.models.target_time import LabelAndTarget, bake
 
 PREDICTION_TYPES: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
@@ -58,6 +59,9 @@ class UNetDenoiser(Denoiser):
             h, layers = block(hidden_states=h, temb=emb)
             found.append(layers[len(block.resnets) - 1])
         return [*found, unet.mid_block(h, emb)]
+
+    def smaller(self, width: float, depth: float) -> "UNetDenoiser":
+        return UNetDenoiser(smaller(self.unet, width, depth), self.path, self.prediction).eval()
 
     def with_conditions(self, copies: int) -> "UNetDenoiser":
         rows = self.unet.config.num_class_embeds or 1

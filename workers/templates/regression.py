@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from service.methods.base import MethodSettings
+from service.methods.base import FeatureSettings, MethodSettings
 from workers.data.source import Batch
+from workers.diffusion.losses import per_sample, squared
 from workers.methods.base import LossOut, Method
+from workers.models.denoiser import Denoiser
 from workers.randomness import BatchRng
 
 S = TypeVar("S", bound=MethodSettings)
@@ -40,7 +42,17 @@ class Draw:
 
 class Regression(Method[S]):
     """E distance(output, sg[target]): a method says where the student is asked, what it should answer, and how far off
-    an answer is."""
+    an answer is.
+
+    Where it is asked to, the student also learns the teacher's features there (arXiv:1412.6550, section 2.2).
+    """
+
+    def __init__(self, settings: S, teacher: Denoiser, start: Denoiser) -> None:
+        super().__init__(settings, teacher, start)
+        self.feature_weight = settings.feature_weight if isinstance(settings, FeatureSettings) else 0.0
+        if self.feature_weight > 0:
+            self.projection = projection(self.student.feature_channels[-1], teacher.feature_channels[-1], teacher.shape)
+            self.trainable["student"] = nn.ModuleList([self.student, self.projection])
 
     @abstractmethod
     def times(self, rng: BatchRng, segment: int) -> tuple[Tensor, Tensor]:
@@ -70,4 +82,20 @@ class Regression(Method[S]):
         at = self.draw(batch, segment, rng)
         with torch.no_grad():
             target = self.target(at)
-        return LossOut(self.distance(self.output(at), target, at).mean())
+        loss = self.distance(self.output(at), target, at).mean()
+        if self.feature_weight == 0:
+            return LossOut(loss)
+        feature = self.feature_distance(at).mean()
+        return LossOut(loss + self.feature_weight * feature, {"feature_loss": feature.detach()})
+
+    def feature_distance(self, at: Draw) -> Tensor:
+        """Of the student's deepest features from the teacher's, as a share of the latter's mean square [B]."""
+        with torch.no_grad():
+            theirs = self.teacher.features(at.x, at.t, at.labels)[-1]
+        own = self.projection(self.student.features(at.x, at.t, at.labels)[-1])
+        return squared(own, theirs) / per_sample(theirs**2)
+
+
+def projection(own: int, theirs: int, shape: tuple[int, ...]) -> nn.Module:
+    """Linear in the channels."""
+    return nn.Linear(own, theirs) if len(shape) == 1 else nn.Conv2d(own, theirs, 1)
