@@ -14,7 +14,7 @@ router = APIRouter(prefix="/v1/methods", tags=["methods"])
 @router.get("", responses=problems.declared())
 async def list_methods(_caller: Viewer) -> Page[MethodView]:
     """Every method."""
-    return Page(data=[_view(kind) for kind in METHODS], has_more=False, next=None)
+    return Page(data=[view(kind) for kind in METHODS], has_more=False, next=None)
 
 
 @router.get("/{kind}", responses=problems.declared(404))
@@ -22,10 +22,11 @@ async def get_method(kind: str, _caller: Viewer) -> MethodView:
     """One method."""
     if kind not in METHODS:
         raise NotFound(f"There is no such method; known are: {', '.join(METHODS)}.")
-    return _view(kind)
+    return view(kind)
 
 
-def _view(kind: str) -> MethodView:
+def view(kind: str) -> MethodView:
+    """What is told of a method."""
     method = METHODS[kind]
     return MethodView(
         kind=kind,
@@ -34,5 +35,8 @@ def _view(kind: str) -> MethodView:
         paper=method.paper,
         data_need=method.data_need,
         summary=method.summary,
+        known_limit=method.known_limit,
+        forwards=method.forwards,
+        backwards=method.backwards,
         json_schema=method.model_json_schema(),
     )

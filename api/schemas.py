@@ -5,6 +5,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.methods.base import DataNeed, Family
 from service.observations import Figures
 from service.spec import JobSpec, Name, Strict
 from service.status import Reason, Role, Status, Wish
@@ -146,10 +147,13 @@ class CheckpointView(Answer):
 class MethodView(Answer):
     kind: str
     title: str
-    family: Literal["fidelity", "trajectory", "adversarial"]
+    family: Family
     paper: str
-    data_need: Literal["none", "images"]
+    data_need: DataNeed
     summary: str
+    known_limit: str = Field(description="What it is known to be poor at; empty where nothing is known.")
+    forwards: float = Field(description="Of a whole batch through a network, per step of the student, with defaults.")
+    backwards: float
     json_schema: dict[str, Any] = Field(description="JSON Schema of the settings, defaults included.")
 
 

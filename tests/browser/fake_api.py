@@ -17,6 +17,7 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request, Res
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
+from api.methods import view as method_view
 from api.schemas import (
     CheckpointView,
     DeliveryView,
@@ -214,19 +215,7 @@ def picture(job_id: str, name: str) -> Response:
 
 @app.get("/v1/methods", dependencies=guarded)
 def list_methods() -> Page[MethodView]:
-    rows = [
-        MethodView(
-            kind=kind,
-            title=m.title,
-            family=m.family,
-            paper=m.paper,
-            data_need=m.data_need,
-            summary=m.summary,
-            json_schema=m.model_json_schema(),
-        )
-        for kind, m in METHODS.items()
-    ]
-    return Page(data=rows, has_more=False, next=None)
+    return Page(data=[method_view(kind) for kind in METHODS], has_more=False, next=None)
 
 
 @app.get("/v1/teachers", dependencies=guarded)

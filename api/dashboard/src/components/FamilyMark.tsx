@@ -8,6 +8,12 @@ const GLYPHS: Record<Method["family"], ReactNode> = {
   adversarial: <path d="M2 8h4.5M14 8H9.5M5 5.5 7.5 8 5 10.5M11 5.5 8.5 8l2.5 2.5" />,
 };
 
+export const FAMILY_OPTIONS: readonly (readonly [Method["family"], string])[] = [
+  ["fidelity", "Fidelity"],
+  ["trajectory", "Trajectory"],
+  ["adversarial", "Adversarial"],
+];
+
 export function FamilyMark({ family }: { family: Method["family"] }) {
   return (
     <span className="family">

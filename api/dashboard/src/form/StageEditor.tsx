@@ -1,5 +1,8 @@
+import { useState } from "react";
+
 import type { Method } from "../api/types";
-import { FamilyMark } from "../components/FamilyMark";
+import { FAMILY_OPTIONS, FamilyMark } from "../components/FamilyMark";
+import { Segments } from "../components/Segments";
 import type { StageDraft } from "./draft";
 import { fieldsOf } from "./fields";
 import type { FieldSpec, JsonSchema } from "./fields";
@@ -14,7 +17,11 @@ interface Props {
   onRemove: (() => void) | null;
 }
 
-const NEEDS: Record<string, string> = { none: "needs no data", images: "needs images" };
+const NEEDS: Record<string, string> = {
+  none: "needs no data",
+  images: "needs images",
+  pairs: "makes its data, pairs of noise and image, with the teacher",
+};
 
 /** The method's own settings first, then those that all methods share. */
 function parts(method: Method | undefined, methods: Method[]): FieldSpec[][] {
@@ -29,6 +36,8 @@ function parts(method: Method | undefined, methods: Method[]): FieldSpec[][] {
 export function StageEditor({ index, stage, methods, wrong, onChange, onRemove }: Props) {
   const method = methods.find((m) => m.kind === stage.kind);
   const at = `/stages/${index}/method`;
+  const [picked, setFamily] = useState<Method["family"] | null>(null);
+  const family = picked ?? method?.family ?? "fidelity";
   return (
     <section className="card" aria-label={`Stage ${index + 1}`}>
       <div className="card-head">
@@ -36,8 +45,9 @@ export function StageEditor({ index, stage, methods, wrong, onChange, onRemove }
         {onRemove && <button type="button" className="button bare" onClick={onRemove}>Remove</button>}
       </div>
       <div className="stack">
+        <Segments label="Family" options={FAMILY_OPTIONS} value={family} onChange={setFamily} />
         <div className="method-choice">
-          {methods.map((m) => (
+          {methods.filter((m) => m.family === family).map((m) => (
             <button key={m.kind} type="button" className="choice" aria-pressed={m.kind === stage.kind}
               onClick={() => onChange({ ...stage, kind: m.kind, values: {} })}>
               <FamilyMark family={m.family} />

@@ -1,6 +1,9 @@
+import { useState } from "react";
+
 import type { Method } from "../api/types";
-import { FamilyMark } from "../components/FamilyMark";
+import { FAMILY_OPTIONS, FamilyMark } from "../components/FamilyMark";
 import { PageHead } from "../components/PageHead";
+import { Segments } from "../components/Segments";
 import { fieldsOf } from "../form/fields";
 import type { FieldSpec, JsonSchema } from "../form/fields";
 import { useMethods } from "../hooks/useMethods";
@@ -22,8 +25,10 @@ function MethodCard({ method }: { method: Method }) {
           <a href={`https://arxiv.org/abs/${method.paper.replace("arXiv:", "")}`} target="_blank" rel="noreferrer">
             {method.paper}
           </a>
-          , {method.data_need === "none" ? "needs no data" : `needs ${method.data_need}`}.
+          , {method.data_need === "none" ? "needs no data" : `needs ${method.data_need}`}; {method.forwards} forward
+          and {method.backwards} backward passes a step.
         </p>
+        {method.known_limit && <p className="small quiet">Known limit: {method.known_limit}</p>}
         <div className="row"><Link href={`/jobs/new?method=${method.kind}`} className="button">Use this method</Link></div>
       </div>
       <div className="table-scroll" tabIndex={0} role="region" aria-label={`Settings of ${method.title}`}>
@@ -47,10 +52,14 @@ function MethodCard({ method }: { method: Method }) {
 
 export function MethodsPage() {
   const methods = useMethods();
+  const [family, setFamily] = useState<Method["family"]>("fidelity");
   return (
     <>
       <PageHead title="Methods" lead="How a student learns to take fewer steps than its teacher." />
-      <div className="stack">{methods?.map((method) => <MethodCard key={method.kind} method={method} />)}</div>
+      <div className="stack">
+        <Segments label="Family" options={FAMILY_OPTIONS} value={family} onChange={setFamily} />
+        {methods?.filter((m) => m.family === family).map((m) => <MethodCard key={m.kind} method={m} />)}
+      </div>
     </>
   );
 }
