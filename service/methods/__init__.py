@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from service.methods.add import ADDSettings
 from service.methods.ayf import AYFSettings
 from service.methods.base import MethodSettings
 from service.methods.boot import BootSettings
@@ -24,7 +25,9 @@ from service.methods.guidance import GuidanceSettings
 from service.methods.ict import ICTSettings
 from service.methods.instaflow import InstaFlowSettings
 from service.methods.kd import KDSettings
+from service.methods.ladd import LADDSettings
 from service.methods.lcm import LCMSettings
+from service.methods.lightning import LightningSettings
 from service.methods.meanflow import MeanFlowSettings
 from service.methods.moment_matching import MomentMatchingSettings
 from service.methods.pcm import PCMSettings
@@ -43,10 +46,12 @@ from service.methods.snapfusion import SnapFusionSettings
 from service.methods.swiftbrush import SwiftBrushSettings
 from service.methods.tcd import TCDSettings
 from service.methods.tract import TractSettings
+from service.methods.ufogen import UFOGenSettings
 from service.methods.vsd import VSDSettings
 
 __all__ = [
     "METHODS",
+    "ADDSettings",
     "AYFSettings",
     "BootSettings",
     "CTMSettings",
@@ -63,7 +68,9 @@ __all__ = [
     "ICTSettings",
     "InstaFlowSettings",
     "KDSettings",
+    "LADDSettings",
     "LCMSettings",
+    "LightningSettings",
     "MeanFlowSettings",
     "Method",
     "MethodSettings",
@@ -84,6 +91,7 @@ __all__ = [
     "SwiftBrushSettings",
     "TCDSettings",
     "TractSettings",
+    "UFOGenSettings",
     "VSDSettings",
 ]
 
@@ -123,7 +131,11 @@ Method = Annotated[
     | PCMSettings
     | CTSettings
     | ICTSettings
-    | ECTSettings,
+    | ECTSettings
+    | LADDSettings
+    | ADDSettings
+    | UFOGenSettings
+    | LightningSettings,
     Field(discriminator="kind"),
 ]
 
@@ -164,4 +176,8 @@ METHODS: dict[str, type[MethodSettings]] = {
     "ct": CTSettings,
     "ict": ICTSettings,
     "ect": ECTSettings,
+    "ladd": LADDSettings,
+    "add": ADDSettings,
+    "ufogen": UFOGenSettings,
+    "lightning": LightningSettings,
 }

@@ -330,8 +330,8 @@ class SoftConsistencySettings(FlowMapSettings):
 
     data_need: ClassVar[DataNeed] = "images"
 
-    iterations: int = Field(450, ge=1, le=10_000_000, description="Optimizer steps.")
-    grid_steps: int = Field(16, ge=2, le=1000, description="Intervals of the time grid that t, u and s are taken from.")
+    iterations: int = Field(700, ge=1, le=10_000_000, description="Optimizer steps.")
+    grid_steps: int = Field(8, ge=2, le=1000, description="Intervals of the time grid that t, u and s are taken from.")
     solver_steps: int = Field(
         2, ge=1, le=100, description="Steps of the teacher's second-order solver on its part of the way, from t to u."
     )

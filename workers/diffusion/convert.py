@@ -51,8 +51,14 @@ def convert(
     """
     if src == dst:
         return out
-    a, b = form(src, t, path, sigma_data)
-    c, d = form(dst, t, path, sigma_data)
+    return recombine(x, t, out, form(src, t, path, sigma_data), form(dst, t, path, sigma_data), path)
+
+
+def recombine(
+    x: Tensor, t: Tensor, out: Tensor, src: tuple[Tensor, Tensor], dst: tuple[Tensor, Tensor], path: Path
+) -> Tensor:
+    """`out`, known to be of the form `src` = (a, b), as one of the form `dst`."""
+    (a, b), (c, d) = src, dst
     alpha, sigma = path.alpha(t), path.sigma(t)
     determinant = alpha * b - sigma * a
     of_x = (c * b - d * a) / determinant

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from workers.methods.add import ADD
 from workers.methods.ayf import AYF
 from workers.methods.base import Method
 from workers.methods.boot import Boot
@@ -19,7 +20,9 @@ from workers.methods.guidance import Guidance
 from workers.methods.ict import ICT
 from workers.methods.instaflow import InstaFlow
 from workers.methods.kd import KD
+from workers.methods.ladd import LADD
 from workers.methods.lcm import LCM
+from workers.methods.lightning import Lightning
 from workers.methods.meanflow import MeanFlow
 from workers.methods.moment_matching import MomentMatching
 from workers.methods.pcm import PCM
@@ -38,6 +41,7 @@ from workers.methods.snapfusion import SnapFusion
 from workers.methods.swiftbrush import SwiftBrush
 from workers.methods.tcd import TCD
 from workers.methods.tract import Tract
+from workers.methods.ufogen import UFOGen
 from workers.methods.vsd import VSD
 
 REGISTRY: dict[str, type[Method[Any]]] = {
@@ -77,4 +81,8 @@ REGISTRY: dict[str, type[Method[Any]]] = {
     "ct": CT,
     "ict": ICT,
     "ect": ECT,
+    "ladd": LADD,
+    "add": ADD,
+    "ufogen": UFOGen,
+    "lightning": Lightning,
 }

@@ -2,11 +2,9 @@
 
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 from service.methods.base import FlowMapSettings
-from workers.diffusion.paths import expand
 from workers.diffusion.sampler import SamplerSpec
 from workers.diffusion.solver import jump
 from workers.methods.base import Method
@@ -38,10 +36,15 @@ class FlowMap(KnowsTarget[S], Regression[S]):
     """X(x, t, s) = one DDIM step from t to s with an x0 that depends on s; so X(x, t, t) = x on every path."""
 
     def map(self, network: Denoiser, x: Tensor, t: Tensor, s: Tensor, labels: Tensor | None) -> Tensor:
-        """X(x, t, s) [B, ...] for 0 <= s <= t: x itself where s = t, also at t = 0."""
-        later = t.clamp(min=1 / self.path.timesteps)
-        moved = jump(x, network.predict(x, later, labels, s=s), later, s, self.path)
-        return torch.where(expand(s < t, x) > 0, moved, x)
+        """X(x, t, s) [B, ...] for 0 <= s <= t. Where s = t it is x, and the network is not asked."""
+        moves = s < t
+        if not bool(moves.any()):
+            return x
+        if bool(moves.all()):
+            return jump(x, network.predict(x, t, labels, s=s), t, s, self.path)
+        moved = x.clone()
+        moved[moves] = self.map(network, x[moves], t[moves], s[moves], None if labels is None else labels[moves])
+        return moved
 
     def output(self, at: Draw) -> Tensor:
         return self.map(self.student, at.x, at.t, at.s, at.labels)

@@ -2,7 +2,7 @@
 
 from gaussian import Row
 
-from rows import consistency, first, fisher, flow_maps, flows, regression, scores, tangents
+from rows import adversarial, consistency, first, fisher, flow_maps, flows, regression, scores, tangents
 
 ROWS: dict[str, Row] = {
     **first.ROWS,
@@ -13,4 +13,5 @@ ROWS: dict[str, Row] = {
     **flows.ROWS,
     **flow_maps.ROWS,
     **consistency.ROWS,
+    **adversarial.ROWS,
 }
