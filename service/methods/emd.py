@@ -22,7 +22,7 @@ class EMDSettings(ScoreSettings):
     langevin_steps: int = Field(
         2, ge=1, le=100, description="Steps of the E-step, K in the paper; 1 is Diff-Instruct, up to its weighting."
     )
-    noise_step: float = Field(0.16, gt=0, lt=1, description="Size of a Langevin step of the noise epsilon.")
+    noise_step: float = Field(0.05, gt=0, lt=1, description="Size of a Langevin step of the noise epsilon.")
     latent_step: float = Field(
         1e-4, ge=0, lt=1, description="Size of a Langevin step of the latent z; 0 leaves z where it is."
     )
