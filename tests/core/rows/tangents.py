@@ -43,7 +43,7 @@ ROWS = {
         mean_flow,
         prediction="v",
         faults=[Fault(tangent, "one_sided", backwards)],  # sign
-        mixture=(MeanFlowSettings(iterations=1300, batch_size=512, learning_rate=2e-3), 1, 0.02),
+        mixture=(MeanFlowSettings(iterations=1300, batch_size=512, learning_rate=2e-3), 1, 0.012),
     ),
     "scm": Row(
         SCMSettings(iterations=1, difference_step=STEP, tangent_warmup=0),
