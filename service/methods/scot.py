@@ -15,10 +15,10 @@ class SCoTSettings(SoftConsistencySettings):
     family: ClassVar[Family] = "trajectory"
     paper: ClassVar[str] = "arXiv:2502.16972"
     summary: ClassVar[str] = "A consistent map from any time to any earlier one, whose way there has one velocity."
-    forwards: ClassVar[float] = 8.75
-    backwards: ClassVar[float] = 2.5
+    forwards: ClassVar[float] = 7.0
+    backwards: ClassVar[float] = 1.8
 
-    iterations: int = Field(400, ge=1, le=10_000_000, description="Optimizer steps.")
+    iterations: int = Field(600, ge=1, le=10_000_000, description="Optimizer steps.")
     velocity_weight: float = Field(
         0.1, ge=0, le=100, description="Weight of the difference between the map's velocity and a constant one."
     )

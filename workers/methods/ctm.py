@@ -15,7 +15,8 @@ class CTM(SoftConsistency[CTMSettings]):
     Deviations: a pseudo-Huber distance of the clean images over the noise level, where the paper has LPIPS; no
     adversarial term; a fixed lambda_DSM; the DSM term is taken on a part of the batch, at the same times, and against
     the teacher's x0 instead of the image: its mean is the same where the teacher is right, its variance is less, and it
-    is what a guided teacher means. The solver goes from t to u in a fixed number of steps of second order.
+    is what a guided teacher means. The solver goes from t to u in a fixed number of steps of second order. s = 0 is
+    drawn for half of the batch.
     """
 
     def loss(self, role: str, batch: Batch | None, segment: int, rng: BatchRng) -> LossOut:

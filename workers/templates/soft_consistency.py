@@ -68,10 +68,13 @@ class SoftConsistency(FlowMap[S]):
         self.followers = {"target": self.average}
 
     def times(self, rng: BatchRng, segment: int) -> tuple[Tensor, Tensor]:
-        """t of the grid, and any earlier s of it; the end, s = 0, among them."""
+        """t of the grid, and any earlier s of it for one half of the batch; the end, s = 0, for the other.
+
+        Of all pairs of times the way to the end counts most: every sampler takes it last, and one step takes no other.
+        """
         steps = self.settings.grid_steps
         t = 1 + (rng.uniform() * steps).floor()
-        s = (rng.uniform() * t).floor()
+        s = ((2 * rng.uniform() - 1).clamp(min=0) * t).floor()
         return t / steps, s / steps
 
     def draw(self, batch: Batch | None, segment: int, rng: BatchRng) -> Way:
