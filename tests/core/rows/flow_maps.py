@@ -66,20 +66,20 @@ ROWS = {
             Fault(shortcut.Shortcut, "half_steps", even_halves),  # weight
             Fault(shortcut.Shortcut, "half_steps", lambda self, at: by_teacher(self, at, HALF_STEPS)),  # network
         ],
-        mixture=(ShortcutSettings(iterations=1500, batch_size=512, learning_rate=2e-3), 1, 0.006),
+        mixture=(ShortcutSettings(iterations=1200, batch_size=512, learning_rate=2e-3), 1, 0.006),
     ),
     "ctm": Row(
         CTMSettings(iterations=1, grid_steps=8, solver_steps=16),
         mean_flow,
         short={"iterations": 12, "solver_steps": 1},
         faults=SOFT_FAULTS,
-        mixture=(CTMSettings(iterations=900, batch_size=512, learning_rate=2e-3), 1, 0.006),
+        mixture=(CTMSettings(iterations=700, batch_size=512, learning_rate=2e-3), 1, 0.006),
     ),
     "scot": Row(
         SCoTSettings(iterations=1, grid_steps=8, solver_steps=16, velocity_weight=0),  # see test_core_flow_maps.py
         mean_flow,
         short={"iterations": 12, "solver_steps": 1},
         faults=SOFT_FAULTS,
-        mixture=(SCoTSettings(iterations=900, batch_size=512, learning_rate=2e-3), 1, 0.01),
+        mixture=(SCoTSettings(iterations=700, batch_size=512, learning_rate=2e-3), 1, 0.008),
     ),
 }
