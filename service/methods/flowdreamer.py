@@ -18,7 +18,7 @@ class FlowDreamerSettings(GeneratorSettings):
     forwards: ClassVar[float] = 10.0
     backwards: ClassVar[float] = 1.0
     known_limit: ClassVar[str] = (
-        "Made to optimise one image: a generator ends near the modes of the teacher, with little diversity."
+        "Made to optimise one scene: nothing keeps the samples of a generator apart, and those of a class end as one."
     )
 
     inversion_steps: int = Field(8, ge=1, le=1000, description="Euler steps from a sample back to its noise.")

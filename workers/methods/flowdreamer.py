@@ -19,6 +19,8 @@ class FlowDreamer(Generator[FlowDreamerSettings]):
     eps* is the noise that the teacher's flow leads back to from x ("push-backward"): with a random one, in its place,
     this is score distillation on the path of rectified flow. Deviations: a student makes all samples and there is no
     scene; the weight w is one; the teacher need not be a rectified flow, its velocity is taken at equal SNR.
+
+    The couple follows the sample, so nothing ties a sample to the noise that the student made it of.
     """
 
     straight = RectifiedFlow()
