@@ -22,6 +22,7 @@ export function useGroups(): Group[] | null {
   return [
     { name: "", title: "Run", fields: fieldsOf(schemaOf(data, "JobSpec"), OWN) },
     { name: "resources", title: "Resources", fields: fieldsOf(schemaOf(data, "Resources")) },
+    { name: "compute", title: "Compute", fields: fieldsOf(schemaOf(data, "Compute")) },
     { name: "evaluation", title: "Evaluation", fields: fieldsOf(schemaOf(data, "Evaluation")) },
   ];
 }
