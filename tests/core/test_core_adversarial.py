@@ -7,15 +7,19 @@ import torch
 from gaussian import Fault
 from torch import Tensor, nn
 
-from service.methods import DMD2Settings
+from service.methods import ADDSettings, DMD2Settings, LADDSettings, LightningSettings, UFOGenSettings
 from service.methods.base import CriticSettings, NoisedCriticSettings
 from workers.data.source import Batch
 from workers.diffusion import losses
+from workers.diffusion.losses import squared
+from workers.diffusion.solver import jump
+from workers.methods import add
 from workers.methods.registry import REGISTRY
 from workers.models.mixture import MlpDenoiser
 from workers.randomness import BatchRng
 from workers.templates import adversarial
 from workers.templates.adversarial import Adversarial, Levels, Look
+from workers.templates.gan import Answer
 
 REAL, FAKE, STD = torch.tensor([0.8, -0.2]), torch.tensor([-0.4, 0.5]), 0.7
 
@@ -186,3 +190,131 @@ def test_dmd2_takes_the_term(gan_loss: str, r1: str) -> None:
         out.loss.backward()
         assert torch.isfinite(out.loss)
     assert all(p.grad is not None for p in method.trainable["fake"].parameters())
+
+
+def make(settings: Any) -> Any:
+    torch.manual_seed(0)
+    teacher = MlpDenoiser(width=32).requires_grad_(False)
+    return REGISTRY[settings.kind](settings, teacher, teacher)
+
+
+def batch(n: int = 64) -> Batch:
+    return Batch(torch.randn(n, 2, generator=torch.Generator().manual_seed(5)), None)
+
+
+SETTINGS = [LADDSettings(real="images"), ADDSettings(), UFOGenSettings(), LightningSettings(first_steps=2)]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: settings.kind)
+def test_each_turn_trains_its_own_role(settings: Any) -> None:
+    method, last = make(settings), len(make(settings).segments()) - 1
+    for role, module in method.trainable.items():
+        for other in method.trainable.values():
+            other.zero_grad()
+            other.requires_grad_(other is module)
+        method.loss(role, batch(), last, BatchRng(0, batch_size=64)).loss.backward()
+        assert all(
+            any(p.grad is not None for p in other.parameters()) == (other is module)
+            for other in method.trainable.values()
+        )
+        assert all(p.grad is None for p in method.teacher.parameters())
+
+
+def test_real_and_fake_are_noised_alike_and_told_apart_by_step() -> None:
+    method, seen = make(LADDSettings(real="images")), []
+    method.gan.critic_loss = lambda real, fake, rng: seen.append((real, fake)) or torch.zeros(64, requires_grad=True)
+    method.loss("critic", batch(), 0, BatchRng(0, batch_size=64))
+    real, fake = seen[0]
+    assert torch.equal(real.t, fake.t)
+    assert torch.equal(real.context[0], fake.context[0])
+    assert torch.bincount(real.context[0]).tolist() == pytest.approx([32, 11, 11, 10], abs=1)
+    assert 0.02 <= real.t.min() < real.t.max() <= 0.98
+
+
+def test_the_noise_levels_of_ladd_are_logit_normal_on_a_rectified_flow() -> None:
+    method = make(LADDSettings(real="images", level_mean=-0.5, level_std=0.8))
+    nothing = torch.zeros(4096)
+    at = Answer(nothing, torch.ones(4096).double(), nothing, nothing.long(), nothing, None)
+    angle = method.path.angle(method.critic_times(at, BatchRng(0, batch_size=4096)))
+    logit = torch.log(torch.tan(angle))  # sigma/alpha of a rectified flow is t/(1 - t)
+    assert logit.mean().item() == pytest.approx(-0.5, abs=0.01)
+    assert logit.std().item() == pytest.approx(0.8, abs=0.02)
+
+
+def distillation_gradient(method: Any) -> tuple[Tensor, Tensor]:
+    """Of ADD's second term in x0, and what it should be."""
+    data = batch(256)
+    x0 = data.images.clone().requires_grad_(True)
+    at = Answer(x0, torch.ones(256), torch.zeros(256), torch.zeros(256).long(), data.images, None)
+    method.other_loss(at, BatchRng(0, batch_size=256)).sum().backward()
+    rng = BatchRng(0, batch_size=256)
+    t = rng.uniform()
+    noise = rng.normal((2,))
+    x_t = torch.cos(torch.pi * t / 2)[:, None] * data.images + torch.sin(torch.pi * t / 2)[:, None] * noise
+    target = method.teacher.predict(x_t.float(), t, None)
+    expected = 2.5 * torch.cos(torch.pi * t / 2).float()[:, None] * (data.images - target)  # 2/2 dimensions
+    return x0.grad, expected  # type: ignore[return-value]
+
+
+def test_the_distillation_of_add_is_the_teachers_opinion_weighted_by_alpha() -> None:
+    torch.testing.assert_close(*distillation_gradient(make(ADDSettings(distillation_weight=2.5))), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(add, "squared", lambda a, b: -squared(a, b)),  # sign
+        Fault(add, "squared", lambda a, b: 2 * squared(a, b)),  # weight
+        Fault(add.torch, "no_grad", torch.enable_grad),  # a missing stop-gradient
+    ],
+    ids=["sign", "weight", "stop"],
+)
+def test_a_planted_fault_in_the_distillation_is_found(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = make(ADDSettings(distillation_weight=2.5))
+    monkeypatch.setattr(fault.module, fault.name, fault.by)
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(*distillation_gradient(method), rtol=1e-4, atol=1e-5)
+
+
+def test_ufogen_compares_at_the_next_time_and_reconstructs_what_was_noised() -> None:
+    method = make(UFOGenSettings(reconstruction_weight=0.5))
+    at = method.answer(batch(), BatchRng(0, batch_size=64))
+    times = method.critic_times(at, BatchRng(1, batch_size=64))
+    assert sorted({round(t, 2) for t in times.tolist()}) == [0.02, 0.26, 0.5, 0.76]
+    assert bool((times < at.t).all())
+    expected = 0.5 * torch.cos(torch.pi * at.t / 2) ** 2 * (at.x0 - at.images).square().mean(1)
+    torch.testing.assert_close(method.other_loss(at, BatchRng(2, batch_size=64)).double(), expected.double())
+    assert float(method.other_loss(at, BatchRng(2, batch_size=64))[at.t == 1].detach().abs().max()) < 1e-9
+
+
+def test_the_critic_of_lightning_sees_where_two_steps_of_the_rung_above_land() -> None:
+    method = make(LightningSettings(first_steps=2, rung_iterations=3))
+    at = method.draw(batch(), 1, BatchRng(0, batch_size=64))
+    bare, noised = (
+        method.look(method.target(at), at, level, BatchRng(1, batch_size=64)) for level in (at.s, at.s + 0.3)
+    )
+    middle = (at.t + at.s) / 2
+    x_middle = jump(at.x, method.previous.predict(at.x, at.t, None), at.t, middle, method.path)
+    landed = jump(x_middle, method.previous.predict(x_middle, middle, None), middle, at.s, method.path)
+    torch.testing.assert_close(bare.x, landed, rtol=0, atol=1e-5)
+    noise = BatchRng(1, batch_size=64).normal((2,))
+    level = torch.tensor(torch.pi * 0.3 / 2)
+    torch.testing.assert_close(noised.x, level.cos() * bare.x + level.sin() * noise, rtol=0, atol=1e-5)
+
+
+def test_the_critic_of_lightning_is_conditional_first() -> None:
+    method = make(LightningSettings(first_steps=2, rung_iterations=3, conditional_share=0.5))
+    shown = []
+    for _ in range(sum(method.segments())):
+        shown.append(method.conditional(1))
+        method.after_step()
+    assert shown[6:] == [True] * 3 + [False] * 3
+    look = method.look(
+        batch().images,
+        method.draw(batch(), 1, BatchRng(0, batch_size=64)),
+        torch.ones(64).double(),
+        BatchRng(0, batch_size=64),
+    )
+    assert len(look.context) == 1
+    assert method.turns(5) == ["student"]
+    assert method.turns(6) == ["critic", "student"]

@@ -57,8 +57,12 @@ class AdversarialMethod(Method[A]):
         return BlockCritic(self.teacher, self.settings.steps)
 
     def critic_times(self, at: Answer, rng: BatchRng) -> Tensor:
-        """To which the real and the fake are noised [B]."""
-        return self.levels(rng.uniform())
+        """To which the real and the fake are noised [B]: less than the student's input was.
+
+        What the student gets wrong is finer than the noise it saw: under more noise the critic is blind, and late steps
+        drift.
+        """
+        return self.levels(rng.uniform()) * at.t
 
     def other_loss(self, at: Answer, rng: BatchRng) -> Tensor | None:
         """What the student descends beside the adversarial term, weighted [B]."""
@@ -70,8 +74,13 @@ class AdversarialMethod(Method[A]):
     def learning_rate(self, role: str) -> float:
         return self.settings.critic_learning_rate if role == "critic" else self.settings.learning_rate
 
+    def draw_exit(self, u: Tensor) -> Tensor:
+        """Steps [B] of uniforms u [B]: half of them the first, which has most to learn; the others equally often."""
+        others = len(self.exits) - 1
+        return torch.where(u < 0.5, 0, 1 + ((2 * u - 1) * others).floor().long()).clamp(0, others)
+
     def answer(self, batch: Batch, rng: BatchRng) -> Answer:
-        exit = (rng.uniform() * len(self.exits)).long()
+        exit = self.draw_exit(rng.uniform())
         t, s = self.exits[exit].unbind(1)
         x = self.path.add_noise(batch.images, rng.normal(self.teacher.shape), t)
         x0 = consistency_function(x, self.student.predict(x, t, batch.labels), t, self.path.timesteps)

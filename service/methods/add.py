@@ -1,0 +1,24 @@
+"""Settings of adversarial diffusion distillation."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from service.methods.base import AdversarialSettings, Family
+
+
+class ADDSettings(AdversarialSettings):
+    """A critic and the teacher's opinion of the student's noised images."""
+
+    kind: Literal["add"] = "add"
+    title: ClassVar[str] = "Adversarial distillation (ADD)"
+    family: ClassVar[Family] = "adversarial"
+    paper: ClassVar[str] = "arXiv:2311.17042"
+    summary: ClassVar[str] = "A critic, and the teacher's clean version of the student's noised images to move towards."
+    forwards: ClassVar[float] = 5.0
+    backwards: ClassVar[float] = 3.0
+
+    gan_loss: Literal["non_saturating", "hinge"] = Field(
+        "hinge", description="What the critic descends, and what the student descends in answer."
+    )
+    distillation_weight: float = Field(0.1, ge=0, le=1000, description="Weight of the teacher's opinion, lambda.")

@@ -1,0 +1,28 @@
+"""Settings of UFOGen."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from service.methods.base import AdversarialSettings, Family
+
+
+class UFOGenSettings(AdversarialSettings):
+    """A diffusion GAN whose samples are compared where the sampler goes on from them."""
+
+    kind: Literal["ufogen"] = "ufogen"
+    title: ClassVar[str] = "UFOGen"
+    family: ClassVar[Family] = "adversarial"
+    paper: ClassVar[str] = "arXiv:2311.09257"
+    summary: ClassVar[str] = (
+        "A diffusion GAN: a critic of the sampler's next noise level, and a pull towards the image."
+    )
+    forwards: ClassVar[float] = 4.0
+    backwards: ClassVar[float] = 3.0
+    networks: ClassVar[int] = 4
+    trained_networks: ClassVar[int] = 2
+
+    iterations: int = Field(500, ge=1, le=10_000_000, description="Optimizer steps of the student.")
+    reconstruction_weight: float = Field(
+        0.1, ge=0, le=1000, description="Weight of the squared distance to the image that was noised, gamma."
+    )
