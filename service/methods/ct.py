@@ -18,8 +18,9 @@ class CTSettings(AveragedTargetSettings, SharedNoiseSettings):
     forwards: ClassVar[float] = 2.0
     backwards: ClassVar[float] = 1.0
 
+    iterations: int = Field(500, ge=1, le=10_000_000, description="Optimizer steps.")
     target_decay: float = Field(
-        0.9, ge=0, lt=1, description="EMA decay of the target network at first, mu_0 in the paper; it grows with N."
+        0.5, ge=0, lt=1, description="EMA decay of the target network at first, mu_0 in the paper; it grows with N."
     )
     first_steps: int = Field(2, ge=1, le=1000, description="Intervals of the time grid at first, s_0 in the paper.")
-    last_steps: int = Field(64, ge=1, le=1000, description="Intervals of the time grid at last, s_1 in the paper.")
+    last_steps: int = Field(32, ge=1, le=1000, description="Intervals of the time grid at last, s_1 in the paper.")

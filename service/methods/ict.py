@@ -18,6 +18,7 @@ class ICTSettings(SharedNoiseSettings):
     forwards: ClassVar[float] = 2.0
     backwards: ClassVar[float] = 1.0
 
+    iterations: int = Field(500, ge=1, le=10_000_000, description="Optimizer steps.")
     first_steps: int = Field(10, ge=1, le=10_000, description="Intervals of the time grid at first, s_0 in the paper.")
     last_steps: int = Field(160, ge=1, le=10_000, description="Intervals of the time grid at last, s_1 in the paper.")
     log_sigma_mean: float = Field(0.0, ge=-10, le=10, description="Of the lognormal noise level, P_mean in the paper.")

@@ -177,7 +177,7 @@ def test_the_grid_of_consistency_training_grows_and_its_target_slows_down() -> N
     assert grids == expected
     assert grids[-1] == 150
     assert method.decay() == pytest.approx(math.exp(2 * math.log(0.9) / 150))
-    assert made(CT, CTSettings(first_steps=2)).decay() == pytest.approx(0.9)
+    assert made(CT, CTSettings(first_steps=2, target_decay=0.9)).decay() == pytest.approx(0.9)
 
 
 def test_the_improved_grid_doubles_in_equal_parts_of_training() -> None:
