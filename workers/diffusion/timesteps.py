@@ -57,7 +57,7 @@ def karras_grid(cells: int, t_max: float, t_min: float, rho: float = 7.0) -> Ten
 
 def u_shaped(u: Tensor, steepness: float = 4.0) -> Tensor:
     """Density proportional to cosh(a (tau - 1/2)) on [0, 1], both ends more often than the middle; the inverse of its
-    distribution function (arXiv:2405.20320, section 4.1; a = 4)."""
+    distribution function (arXiv:2405.20320; a = 4)."""
     a = torch.tensor(steepness, dtype=u.dtype)
     return 0.5 + torch.asinh((2 * u - 1) * torch.sinh(a / 2)) / a
 

@@ -8,11 +8,11 @@ from workers.templates.straight import Straight
 
 
 class InstaFlow(Straight[InstaFlowSettings]):
-    """Two segments: reflow with pairs of the guided teacher (eq. 4), then E |x0_theta(eps) - x0|^2 on the same pairs
-    (eq. 5): the straightened flow has the easier couplings to learn in one step.
+    """Two segments: reflow with pairs of the guided teacher, then E |x0_theta(eps) - x0|^2 in one step. A straightened
+    flow is near its own distillation, where the teacher's is far.
 
-    Deviations: the distance is the squared one and not LPIPS, which no small image can be judged by; the distillation
-    keeps the pairs of the teacher, as does the paper's code for 2-rectified flow, and makes none of its own.
+    Deviations: the distance is the squared one and not LPIPS, which small images cannot be judged by; the distillation
+    keeps the teacher's pairs, and the straightened flow makes none of its own.
     """
 
     def segments(self) -> list[int]:

@@ -18,11 +18,11 @@ from workers.templates.regression import Draw, Regression
 
 class PeRFlow(Regression[PeRFlowSettings]):
     """A window runs from t_k down to t_(k-1). A noised image at t_k, and where the teacher takes it until t_(k-1), are
-    joined by a straight line (eq. 6), along which the student learns the velocity (eq. 7).
+    joined by a straight line, along which the student learns the velocity.
 
     Straight is meant in x/alpha over sigma/alpha, where also a DDIM step is a straight line. So the line is that of one
-    x0, found as in section 3.3 ("synchronized" prediction types), and one step per window follows it in any scheduler
-    that takes DDIM steps. The loss is of the velocity in the terms of rectified flow, eps - x0.
+    x0, the one with which a DDIM step takes the window's start to its end, and one step per window follows it in any
+    scheduler that takes DDIM steps. The loss is of the velocity in the terms of rectified flow, eps - x0.
 
     Deviation: places are drawn more often near the window's start, with a density that falls to nothing at its end. At
     that time the next window starts with a line of its own, and a network of a continuous time learns a mean of both.

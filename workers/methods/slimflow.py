@@ -22,8 +22,8 @@ MIDDLE = (0.2, 0.8)
 
 
 class SlimFlow(Straight[SlimFlowSettings]):
-    """Two segments. Annealing reflow (eq. 8): reflow whose noises are sqrt(1 - beta^2) eps + beta xi, with fresh xi; as
-    beta falls from 1 to 0, ordinary training on the teacher's images becomes reflow. Flow-guided distillation (eq. 12):
+    """Two segments. Annealing reflow: reflow whose noises are sqrt(1 - beta^2) eps + beta xi, with fresh xi; as
+    beta falls from 1 to 0, ordinary training on the teacher's images becomes reflow. Flow-guided distillation:
     one step from a noise learns its image, or, for fresh noises, two steps of the flow before.
 
     A fresh noise needs no pair, so there is no end to them. Deviations: each sample serves one of the two losses, and
