@@ -21,6 +21,7 @@ class LCMSettings(AveragedTargetSettings):
     guidance_scale: float = Field(
         1.5, ge=0, le=100, description="Classifier-free guidance that the student learns, u + g(c - u); 1 is off."
     )
+    iterations: int = Field(1300, ge=1, le=10_000_000, description="Optimizer steps.")
     guidance_spread: float = Field(
         0.0,
         ge=0,
@@ -28,7 +29,7 @@ class LCMSettings(AveragedTargetSettings):
         description="The student learns all scales up to so far from guidance_scale, and is exported for that one.",
     )
     grid_steps: int = Field(1000, ge=2, le=1000, description="Intervals of the time grid, N in the paper.")
-    skip: int = Field(20, ge=1, le=1000, description="Intervals between a point and its target, k in the paper.")
+    skip: int = Field(32, ge=1, le=1000, description="Intervals between a point and its target, k in the paper.")
     lora_rank: int = Field(
         0, ge=0, le=1024, description="Train low-rank updates of the weights alone (arXiv:2311.05556); 0 trains all."
     )
