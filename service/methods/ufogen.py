@@ -19,6 +19,9 @@ class UFOGenSettings(AdversarialSettings):
     )
     forwards: ClassVar[float] = 4.0
     backwards: ClassVar[float] = 3.0
+    known_limit: ClassVar[str] = (
+        "On the digits it is slow: the noise of the next sampling time hides most of what its critic could see."
+    )
     networks: ClassVar[int] = 4
     trained_networks: ClassVar[int] = 2
 
@@ -26,3 +29,7 @@ class UFOGenSettings(AdversarialSettings):
     reconstruction_weight: float = Field(
         0.1, ge=0, le=1000, description="Weight of the squared distance to the image that was noised, gamma."
     )
+
+    def student_steps(self) -> list[list[int]]:
+        """No other number of steps: what the critic compares are the inputs of the very next one."""
+        return [[self.steps]]
