@@ -175,7 +175,7 @@ def snapfusion_method(cfg_probability: float) -> tuple[Method[Any], Classes]:
     """At one scale there is a student whose plain step and whose guided step both land where the teacher's two do."""
     scale = 2.0
     settings = SnapFusionSettings(
-        first_steps=2, cfg_probability=cfg_probability, low_guidance=scale, high_guidance=scale
+        first_steps=2, last_steps=1, cfg_probability=cfg_probability, low_guidance=scale, high_guidance=scale
     )
 
     def two_steps(x0: Callable[[float], Affinity], t: float) -> Affinity:

@@ -111,7 +111,13 @@ def test_a_snapfusion_student_can_still_be_guided(local_host: Any) -> None:
     off = {}
     for share in (0.0, 0.5):
         settings = SnapFusionSettings(
-            cfg_probability=share, rung_iterations=400, batch_size=512, learning_rate=2e-3, ema_decay=0.98
+            first_steps=4,
+            last_steps=1,
+            cfg_probability=share,
+            rung_iterations=400,
+            batch_size=512,
+            learning_rate=2e-3,
+            ema_decay=0.98,
         )
         _, student = train(settings, teacher, points, local_host())
         once = drawn(lambda x, t, student=student: guided_prediction(student, x, t, LABELS, scale), 1)

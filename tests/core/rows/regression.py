@@ -89,7 +89,7 @@ ROWS = {
             Fault(boot.Boot, "coefficient", lambda self, t, s: -honest(self, t, s)),  # a sign
         ],
         mixture=(
-            BootSettings(iterations=1500, batch_size=512, learning_rate=2e-3, ema_decay=0.98),
+            BootSettings(iterations=1500, grid_steps=10, batch_size=512, learning_rate=2e-3, ema_decay=0.98),
             1,
             0.006,
         ),
@@ -97,7 +97,7 @@ ROWS = {
     "snapfusion": Row(
         SnapFusionSettings(first_steps=2, last_steps=1, rung_iterations=1, cfg_probability=0),
         two_steps,
-        short={"first_steps": 2, "rung_iterations": 3, "cfg_probability": 0},
+        short={"first_steps": 2, "last_steps": 1, "rung_iterations": 3, "cfg_probability": 0},
         faults=[Fault(ladder, "jump", flipped_step), Fault(ladder, "invert_target", flipped_inversion)],  # signs
         mixture=None,  # without classes it is `progressive`; with classes, see test_core_guidance.py
     ),
