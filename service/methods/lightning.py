@@ -23,7 +23,7 @@ class LightningSettings(LadderSettings, NoisedCriticSettings):
     learning_rate: float = Field(5e-4, gt=0, le=1, description="Peak learning rate of the student's optimizer.")
     first_steps: int = Field(4, ge=1, le=1024, description="Sampling steps of the first rung's student.")
     rung_iterations: int = Field(
-        100, ge=1, le=1_000_000, description="Optimizer steps per rung; the last two rungs take twice as many."
+        130, ge=1, le=1_000_000, description="Optimizer steps per rung; the last two rungs take twice as many."
     )
     conditional_share: float = Field(
         0.5, ge=0, le=1, description="Share of a rung in which the critic also sees where the step came from."

@@ -25,7 +25,7 @@ class UFOGenSettings(AdversarialSettings):
     networks: ClassVar[int] = 4
     trained_networks: ClassVar[int] = 2
 
-    iterations: int = Field(500, ge=1, le=10_000_000, description="Optimizer steps of the student.")
+    iterations: int = Field(900, ge=1, le=10_000_000, description="Optimizer steps of the student.")
     reconstruction_weight: float = Field(
         0.1, ge=0, le=1000, description="Weight of the squared distance to the image that was noised, gamma."
     )
