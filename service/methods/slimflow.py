@@ -15,7 +15,7 @@ class SlimFlowSettings(StraightSettings):
     family: ClassVar[Family] = "trajectory"
     paper: ClassVar[str] = "arXiv:2407.12718"
     summary: ClassVar[str] = "Annealing reflow, then one step, guided by two steps of that flow; for smaller students."
-    forwards: ClassVar[float] = 1.0
+    forwards: ClassVar[float] = 1.5
     backwards: ClassVar[float] = 1.0
     networks: ClassVar[int] = 4
 
