@@ -18,6 +18,7 @@ class MeanFlowSettings(TangentSettings, FlowMapSettings):
     forwards: ClassVar[float] = 3.0
     backwards: ClassVar[float] = 1.0
 
+    iterations: int = Field(1300, ge=1, le=10_000_000, description="Optimizer steps.")
     equal_share: float = Field(
         0.25, ge=0, lt=1, description="Share of the batch with both times equal, where the average is the velocity."
     )
