@@ -7,7 +7,7 @@ DASHBOARD_SOURCES := $(shell find $(DASHBOARD) -type f -not -path '*/node_module
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo up test lint chaos bench teacher clean
+.PHONY: help setup demo methods up test lint chaos bench bench-control teacher clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -16,6 +16,9 @@ setup: .make/python .make/dashboard  ## Virtual environment, packages and dashbo
 
 demo: setup  ## Distil the digits teacher with every method and serve a student (minutes)
 	@$(BIN)/python -m api.demo
+
+methods: setup  ## Every method on the digits, in one table beside its bar (an hour on two cores)
+	@$(BIN)/python tests/bench/bench_methods.py
 
 up: setup  ## Start the platform and keep it running until Ctrl-C
 	@$(BIN)/fewstep up

@@ -2,7 +2,7 @@
 
 import math
 
-from service.methods import MethodSettings
+from service.methods.base import MethodSettings
 from service.spec import JobSpec
 from service.tables import Teacher
 

@@ -1,7 +1,9 @@
 """Rules of the code base that no linter knows."""
 
 import re
+import tomllib
 from pathlib import Path
+from statistics import median
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [
@@ -28,10 +30,21 @@ def test_the_readme_names_every_make_target_that_it_explains() -> None:
 
 
 def test_the_readme_lists_the_registered_methods() -> None:
+    from api.readme import TABLE, methods_table
+
+    found = TABLE.search((ROOT / "README.md").read_text())
+    assert found is not None
+    assert found.group() == methods_table(), "python -m api.readme writes it anew"
+
+
+def test_methods_are_small_files_that_do_not_know_each_other() -> None:
     from service.methods import METHODS
 
-    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (arXiv:[\d.]+)", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert rows == [(kind, settings.family, settings.paper) for kind, settings in METHODS.items()]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (apart,) = (contract for contract in contracts if contract["name"] == "Methods do not import each other")
+    assert apart["modules"] == [f"workers.methods.{kind}" for kind in METHODS]
+    lines = [len((ROOT / f"workers/methods/{kind}.py").read_text().splitlines()) for kind in METHODS]
+    assert median(lines) <= 120
 
 
 def test_nothing_reaches_out_at_run_time() -> None:

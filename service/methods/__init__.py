@@ -3,7 +3,7 @@
 Adding a method is one file here, one file of the same name in `workers/methods/`, and one line in each registry.
 """
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Union
 
 from pydantic import Field
 
@@ -49,135 +49,54 @@ from service.methods.tract import TractSettings
 from service.methods.ufogen import UFOGenSettings
 from service.methods.vsd import VSDSettings
 
-__all__ = [
-    "METHODS",
-    "ADDSettings",
-    "AYFSettings",
-    "BootSettings",
-    "CTMSettings",
-    "CTSettings",
-    "ConsistencySettings",
-    "DMD2Settings",
-    "DMDSettings",
-    "DiffInstructSettings",
-    "ECTSettings",
-    "EMDSettings",
-    "FDistillSettings",
-    "FlowDreamerSettings",
-    "GuidanceSettings",
-    "ICTSettings",
-    "InstaFlowSettings",
-    "KDSettings",
-    "LADDSettings",
-    "LCMSettings",
-    "LightningSettings",
-    "MeanFlowSettings",
-    "Method",
-    "MethodSettings",
-    "MomentMatchingSettings",
-    "PCMSettings",
-    "PeRFlowSettings",
-    "ProgressiveSettings",
-    "ReflowSettings",
-    "SCMSettings",
-    "SCoTSettings",
-    "SDISettings",
-    "SDSSettings",
-    "ShortcutSettings",
-    "SiDASettings",
-    "SiDSettings",
-    "SlimFlowSettings",
-    "SnapFusionSettings",
-    "SwiftBrushSettings",
-    "TCDSettings",
-    "TractSettings",
-    "UFOGenSettings",
-    "VSDSettings",
-]
-
-Method = Annotated[
-    ProgressiveSettings
-    | ConsistencySettings
-    | DMD2Settings
-    | MeanFlowSettings
-    | SCMSettings
-    | AYFSettings
-    | KDSettings
-    | TractSettings
-    | BootSettings
-    | SnapFusionSettings
-    | GuidanceSettings
-    | DiffInstructSettings
-    | DMDSettings
-    | SwiftBrushSettings
-    | VSDSettings
-    | FDistillSettings
-    | SDSSettings
-    | SDISettings
-    | SiDSettings
-    | MomentMatchingSettings
-    | SiDASettings
-    | EMDSettings
-    | ReflowSettings
-    | InstaFlowSettings
-    | PeRFlowSettings
-    | SlimFlowSettings
-    | FlowDreamerSettings
-    | ShortcutSettings
-    | CTMSettings
-    | SCoTSettings
-    | LCMSettings
-    | TCDSettings
-    | PCMSettings
-    | CTSettings
-    | ICTSettings
-    | ECTSettings
-    | LADDSettings
-    | ADDSettings
-    | UFOGenSettings
-    | LightningSettings,
-    Field(discriminator="kind"),
-]
-
 METHODS: dict[str, type[MethodSettings]] = {
-    "progressive": ProgressiveSettings,
-    "consistency": ConsistencySettings,
-    "dmd2": DMD2Settings,
-    "meanflow": MeanFlowSettings,
-    "scm": SCMSettings,
-    "ayf": AYFSettings,
-    "kd": KDSettings,
-    "tract": TractSettings,
-    "boot": BootSettings,
-    "snapfusion": SnapFusionSettings,
-    "guidance": GuidanceSettings,
-    "diff_instruct": DiffInstructSettings,
-    "dmd": DMDSettings,
-    "swiftbrush": SwiftBrushSettings,
-    "vsd": VSDSettings,
-    "f_distill": FDistillSettings,
-    "sds": SDSSettings,
-    "sdi": SDISettings,
-    "sid": SiDSettings,
-    "moment_matching": MomentMatchingSettings,
-    "sida": SiDASettings,
-    "emd": EMDSettings,
-    "reflow": ReflowSettings,
-    "instaflow": InstaFlowSettings,
-    "perflow": PeRFlowSettings,
-    "slimflow": SlimFlowSettings,
-    "flowdreamer": FlowDreamerSettings,
-    "shortcut": ShortcutSettings,
-    "ctm": CTMSettings,
-    "scot": SCoTSettings,
-    "lcm": LCMSettings,
-    "tcd": TCDSettings,
-    "pcm": PCMSettings,
-    "ct": CTSettings,
-    "ict": ICTSettings,
-    "ect": ECTSettings,
-    "ladd": LADDSettings,
-    "add": ADDSettings,
-    "ufogen": UFOGenSettings,
-    "lightning": LightningSettings,
+    method.model_fields["kind"].default: method
+    for method in (
+        ProgressiveSettings,
+        KDSettings,
+        GuidanceSettings,
+        SnapFusionSettings,
+        TractSettings,
+        BootSettings,
+        SDSSettings,
+        VSDSettings,
+        SDISettings,
+        DiffInstructSettings,
+        SwiftBrushSettings,
+        DMDSettings,
+        DMD2Settings,
+        FDistillSettings,
+        MomentMatchingSettings,
+        EMDSettings,
+        SiDSettings,
+        SiDASettings,
+        ConsistencySettings,
+        CTSettings,
+        ICTSettings,
+        ECTSettings,
+        LCMSettings,
+        TCDSettings,
+        PCMSettings,
+        CTMSettings,
+        SCMSettings,
+        ReflowSettings,
+        InstaFlowSettings,
+        SlimFlowSettings,
+        PeRFlowSettings,
+        FlowDreamerSettings,
+        ShortcutSettings,
+        SCoTSettings,
+        MeanFlowSettings,
+        AYFSettings,
+        ADDSettings,
+        LADDSettings,
+        UFOGenSettings,
+        LightningSettings,
+    )
 }
+"""By `kind`, in the survey's order: fidelity, trajectory, adversarial."""
+
+if TYPE_CHECKING:
+    Method = MethodSettings
+else:
+    Method = Annotated[Union[tuple(METHODS.values())], Field(discriminator="kind")]  # noqa: UP007

@@ -185,7 +185,7 @@ class AdversarialSettings(MethodSettings, NoisedCriticSettings):
     iterations: int = Field(1000, ge=1, le=10_000_000, description="Optimizer steps of the student.")
     critic_updates: int = Field(1, ge=1, le=100, description="Updates of the critic per update of the student.")
     critic_learning_rate: float = Field(2e-3, gt=0, le=1, description="Learning rate of the critic.")
-    r1_weight: float = Field(0.05, ge=0, le=10_000, description="Weight of the penalty on the critic's slope; 0 is off.")
+    r1_weight: float = Field(0.05, ge=0, le=10_000, description="Weight of the penalty on the critic's slope, 0: off.")
 
     def total_steps(self) -> int:
         return self.iterations

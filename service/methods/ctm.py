@@ -13,5 +13,5 @@ class CTMSettings(SoftConsistencySettings):
     family: ClassVar[Family] = "trajectory"
     paper: ClassVar[str] = "arXiv:2310.02279"
     summary: ClassVar[str] = "A jump to any earlier time ends where a jump does that starts further on, by the teacher."
-    forwards: ClassVar[float] = 6.7
-    backwards: ClassVar[float] = 1.6
+    forwards: ClassVar[float] = 6.75
+    backwards: ClassVar[float] = 1.5

@@ -16,7 +16,7 @@ class SCoTSettings(SoftConsistencySettings):
     paper: ClassVar[str] = "arXiv:2502.16972"
     summary: ClassVar[str] = "A consistent map from any time to any earlier one, whose way there has one velocity."
     forwards: ClassVar[float] = 7.0
-    backwards: ClassVar[float] = 1.8
+    backwards: ClassVar[float] = 1.75
 
     iterations: int = Field(600, ge=1, le=10_000_000, description="Optimizer steps.")
     velocity_weight: float = Field(

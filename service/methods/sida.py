@@ -12,7 +12,7 @@ class SiDASettings(AdversarialScoreSettings):
 
     kind: Literal["sida"] = "sida"
     title: ClassVar[str] = "Adversarial score identity distillation (SiDA)"
-    family: ClassVar[Family] = "adversarial"
+    family: ClassVar[Family] = "fidelity"
     paper: ClassVar[str] = "arXiv:2410.14919"
     data_need: ClassVar[DataNeed] = "images"
     summary: ClassVar[str] = "Score identity distillation, with a critic that is the fake score's own first half."

@@ -35,15 +35,16 @@ BARS = {
 }
 
 
-def verdict(kind: str, students: list[dict[str, Any]], teacher: dict[int, dict[str, Any]]) -> list[str]:
-    """What misses its bar, in words; nothing is good. Methods without a bar of their own must beat the teacher's four
-    DDIM steps, in distance and in recall, at every number of steps that they are made for; where it is known, at the
-    guidance that they have learnt."""
+def verdict(kind: str, students: list[dict[str, Any]], four: dict[str, Any]) -> list[str]:
+    """What misses its bar, in words; nothing is good.
+
+    Methods without a bar of their own must beat the teacher's four DDIM steps, whose figures are `four`, in distance
+    and in recall, at every number of steps that they are made for and at the guidance that they have learnt.
+    """
     missed = []
     bar = BARS.get(kind)
-    four = next((s["teacher_figures"]["4"] for s in students if "4" in s["teacher_figures"]), teacher[4])
     ratios: dict[int, float] = {}
-    for steps, own in ((n, f) for n in STEPS if (f := figures(students, n)) is not None):
+    for steps, own in made_for(students).items():
         ratios[steps] = own["frechet"] / reference(students)
         if bar is None:
             if own["frechet"] >= four["frechet"]:
@@ -63,6 +64,12 @@ def verdict(kind: str, students: list[dict[str, Any]], teacher: dict[int, dict[s
     if bar is not None:
         missed += [f"{many} steps no better than {few}" for few, many in bar.rising if ratios[many] >= ratios[few]]
     return missed
+
+
+def made_for(students: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Figures by the numbers of steps that the students are made for."""
+    steps = sorted({n for student in students for n in student["steps"]})
+    return {n: found for n in steps if (found := figures(students, n)) is not None}
 
 
 def figures(students: list[dict[str, Any]], steps: int) -> dict[str, Any] | None:

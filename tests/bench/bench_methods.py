@@ -17,16 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import torch
-from bars import STEPS, figures, reference, verdict
+from bars import STEPS, figures, made_for, reference, verdict
 from rich.console import Console
 from rich.progress import Progress
 
 from api.render import table
 from service.methods import METHODS
-from workers.artifact import load_student
-from workers.evaluate.evaluator import digits_evaluator
-from workers.store import local_folder
 
 ROOT = Path(__file__).parents[2]
 BUDGET = 150.0
@@ -38,28 +34,25 @@ FD: Fréchet distance over the teacher's at 50 steps. ACCURACY, DIVERSITY: the w
 backwards of a whole batch per step of the student. CPU S: of the training. LINES: of the method's file."""
 
 
-def proofs(out: Path) -> Counter[str]:
-    """How many tests on closed forms each method passes; a negative number of those that it fails, if any."""
+def prove(out: Path) -> None:
+    """Run the tests on closed forms; their report is `oracle.xml`."""
     report = out / "oracle.xml"
     tests = [str(path) for path in (ROOT / "tests/core").glob("test_core_*.py")]
     tests = [path for path in tests if not re.search("trainer|stages|recipes|mixture", path)]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", f"--junitxml={report}", *tests]
     subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)
+
+
+def proofs(out: Path) -> Counter[str]:
+    """How many of those tests each method passes; a negative number of those that it fails, if any."""
     good: Counter[str] = Counter()
     bad: Counter[str] = Counter()
-    for case in xml.parse(report).iter("testcase"):
+    for case in xml.parse(out / "oracle.xml").iter("testcase"):
         for kind in METHODS:
             if re.search(rf"(?<![a-z]){kind}(?![a-z0-9])", case.get("name", "")):
                 failed = case.find("failure") is not None or case.find("error") is not None
                 (bad if failed else good)[kind] += 1
     return Counter({kind: -bad[kind] or good[kind] for kind in METHODS})
-
-
-def teacher_figures() -> dict[int, dict[str, Any]]:
-    """Unguided, at 50 and at 4 DDIM steps."""
-    torch.set_num_threads(1)
-    teacher, judge = load_student(local_folder("builtin:digits")), digits_evaluator()
-    return {n: judge.figures(teacher.generate, n, 1000).model_dump() for n in (50, 4)}
 
 
 def run(kind: str, out: Path) -> dict[str, Any]:
@@ -73,14 +66,14 @@ def run(kind: str, out: Path) -> dict[str, Any]:
     return found
 
 
-def cells(row: dict[str, Any], oracle: int | None, teacher: dict[int, dict[str, Any]]) -> list[str]:
+def cells(row: dict[str, Any], oracle: int | None) -> list[str]:
     kind = row["kind"]
     if "error" in row:
         return [kind, row["error"]]
     by_steps = {n: figures(row["students"], n) for n in STEPS}
-    made_for = [f for f in by_steps.values() if f is not None]
+    every = list(made_for(row["students"]).values())
     mixture, method = row["mixture"], METHODS[kind]
-    missed = verdict(kind, row["students"], teacher)
+    missed = verdict(kind, row["students"], row["teacher_at_4"])
     if row["seconds"] > BUDGET:
         missed.append(f"{row['seconds']:.0f} s > {BUDGET:.0f} s")
     if mixture and mixture["distance"] >= mixture["bar"]:
@@ -91,8 +84,8 @@ def cells(row: dict[str, Any], oracle: int | None, teacher: dict[int, dict[str, 
         f"{mixture['distance']:.4f} ({mixture['bar']:g})" if mixture else "–",
         *("–" if f is None else f"{f['frechet'] / reference(row['students']):.2f}" for f in by_steps.values()),
         *("–" if f is None else f"{f['recall']:.2f}" for f in by_steps.values()),
-        f"{min(f['accuracy'] for f in made_for):.3f}",
-        f"{min(f['diversity'] for f in made_for):.2f}",
+        f"{min(f['accuracy'] for f in every):.3f}",
+        f"{min(f['diversity'] for f in every):.2f}",
         f"{method.forwards:g} / {method.backwards:g}",
         f"{row['seconds']:.0f}",
         str(len((ROOT / f"workers/methods/{kind}.py").read_text().splitlines())),
@@ -100,30 +93,38 @@ def cells(row: dict[str, Any], oracle: int | None, teacher: dict[int, dict[str, 
     ]
 
 
+def run_all(kinds: list[str], options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
+    with Progress(console=console) as progress, ThreadPoolExecutor(options.processes) as pool:
+        task = progress.add_task("methods", total=len(kinds))
+        if not options.only:
+            pool.submit(prove, options.out)
+
+        def one(kind: str) -> dict[str, Any]:
+            row = run(kind, options.out)
+            progress.console.print("  ".join(cells(row, None)), markup=False, highlight=False)
+            progress.advance(task)
+            return row
+
+        return list(pool.map(one, kinds))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", help="kinds, separated by commas; their closed forms are then left to pytest")
     parser.add_argument("--out", type=Path, default=Path("demo/methods"))
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--print", action="store_true", help="run nothing: print the table of the rows in the folder")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     kinds = options.only.split(",") if options.only else list(METHODS)
     started = time.monotonic()
     console = Console(width=max(200, Console().width))
-    teacher = teacher_figures()
-    with Progress(console=console) as progress, ThreadPoolExecutor(options.processes) as pool:
-        task = progress.add_task("methods", total=len(kinds))
-        proven = None if options.only else pool.submit(proofs, options.out)
-
-        def one(kind: str) -> dict[str, Any]:
-            row = run(kind, options.out)
-            progress.console.print("  ".join(cells(row, None, teacher)), markup=False, highlight=False)
-            progress.advance(task)
-            return row
-
-        rows = list(pool.map(one, kinds))
-        oracle = {} if proven is None else proven.result()
-    lines = [cells(row, oracle.get(row["kind"]), teacher) for row in rows]
+    if options.print:
+        rows = [json.loads((options.out / f"{kind}.json").read_text()) for kind in kinds]
+    else:
+        rows = run_all(kinds, options, console)
+    oracle: Counter[str] = Counter() if options.only else proofs(options.out)
+    lines = [cells(row, oracle.get(row["kind"])) for row in rows]
     out = table(*COLUMNS)
     for line in lines:
         out.add_row(*line)

@@ -14,6 +14,8 @@ import torch
 
 from service.spec import JobSpec
 from workers import stages
+from workers.artifact import load_student
+from workers.evaluate.evaluator import digits_evaluator
 from workers.run import FolderHost
 from workers.store import local_folder
 
@@ -58,7 +60,10 @@ def main() -> None:
         shutil.move(work / "students" / record["label"], folder)
     shutil.rmtree(work)
 
-    row = {"kind": kind, "seconds": seconds, "students": records, "mixture": None}
+    guidance = spec.chain()[0].method.guidance_scale
+    teacher, judge = load_student(local_folder("builtin:digits")), digits_evaluator()
+    four = judge.figures(lambda labels, seeds, n: teacher.generate(labels, seeds, n, guidance), 4, 1000).model_dump()
+    row = {"kind": kind, "seconds": seconds, "students": records, "teacher_at_4": four, "mixture": None}
     if ROWS[kind].mixture is not None:
         mixture = fitted_mixture()
         learnt = learn(kind, ROWS[kind], mixture, training_points(mixture), FolderHost(work, torch.device("cpu")))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from service.methods import MethodSettings
+from service.methods.base import MethodSettings
 from workers.data.source import Batch
 from workers.diffusion.convert import Prediction, convert
 from workers.diffusion.paths import Path, VPCosine

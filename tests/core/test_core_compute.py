@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from service.methods import ConsistencySettings
+from service.methods.consistency import ConsistencySettings
 from service.spec import Compute, JobSpec
 from workers import stages
 from workers.compute import hasten
@@ -41,7 +41,7 @@ def test_channels_last_gives_the_same_gradients() -> None:
 def test_every_network_is_compiled_and_keeps_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[nn.Module] = []
     monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
-    method, grads = gradients(Compute(compile=True))
+    _, grads = gradients(Compute(compile=True))
     assert {type(module).__name__ for module in compiled} == {"UNet2DModel"}
     assert len(compiled) == 3, "teacher, student and its average"
     assert grads.keys() == dict(gradients(Compute())[0].student.named_parameters()).keys()

@@ -11,7 +11,12 @@ from test_core_guidance import step as step_by
 from test_core_guidance import teacher as teacher_of_classes
 from torch import Tensor
 
-from service.methods import CTSettings, ECTSettings, ICTSettings, LCMSettings, PCMSettings, TCDSettings
+from service.methods.ct import CTSettings
+from service.methods.ect import ECTSettings
+from service.methods.ict import ICTSettings
+from service.methods.lcm import LCMSettings
+from service.methods.pcm import PCMSettings
+from service.methods.tcd import TCDSettings
 from workers.data.source import Batch
 from workers.diffusion.guidance import guided
 from workers.diffusion.timesteps import SIGMA_MAX, noise_level

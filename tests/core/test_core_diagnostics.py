@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.methods import ConsistencySettings, DMD2Settings
+from service.methods.consistency import ConsistencySettings
+from service.methods.dmd2 import DMD2Settings
 from workers import stages
 from workers.diffusion.sampler import SamplerSpec
 from workers.methods.consistency import Consistency

@@ -10,7 +10,8 @@ from gaussian import MEAN, STD, GaussianTeacher, gaussian_batch, make
 from rows import ROWS
 from torch import Tensor
 
-from service.methods import FlowDreamerSettings, SlimFlowSettings
+from service.methods.flowdreamer import FlowDreamerSettings
+from service.methods.slimflow import SlimFlowSettings
 from workers.data.source import Batch
 from workers.diffusion import losses
 from workers.diffusion.paths import RectifiedFlow, VPCosine

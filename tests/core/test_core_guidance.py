@@ -10,7 +10,8 @@ import torch
 from gaussian import Affinity, alpha, compose, sigma, x0_of
 from torch import Tensor, nn
 
-from service.methods import GuidanceSettings, SnapFusionSettings
+from service.methods.guidance import GuidanceSettings
+from service.methods.snapfusion import SnapFusionSettings
 from workers.data.source import Batch
 from workers.diffusion.guidance import Guided, guided, guided_prediction, unguided
 from workers.diffusion.paths import VPCosine

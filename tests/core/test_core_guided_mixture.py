@@ -7,7 +7,8 @@ import torch
 from learning import training_points
 from torch import Tensor
 
-from service.methods import GuidanceSettings, SnapFusionSettings
+from service.methods.guidance import GuidanceSettings
+from service.methods.snapfusion import SnapFusionSettings
 from workers.data.source import ImageSource
 from workers.diffusion.guidance import guided_prediction
 from workers.diffusion.solver import Predict, solve

@@ -7,7 +7,7 @@ import torch
 from test_core_sampler import small_folder
 from torch import Tensor
 
-from service.methods import LCMSettings
+from service.methods.lcm import LCMSettings
 from workers.methods.lcm import LCM
 from workers.models.low_rank import LowRank, merged, with_low_rank
 from workers.models.unet2d import UNetDenoiser, load_teacher

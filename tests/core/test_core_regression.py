@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.methods import BootSettings, KDSettings, TractSettings
+from service.methods.boot import BootSettings
+from service.methods.kd import KDSettings
+from service.methods.tract import TractSettings
 from workers.data.source import Batch
 from workers.diffusion.convert import Prediction
 from workers.diffusion.paths import VPCosine, VPDiscrete

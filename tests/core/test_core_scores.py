@@ -12,7 +12,9 @@ from rows import ROWS
 from rows.scores import ExactCritic
 from torch import Tensor, nn
 
-from service.methods import SDISettings, SwiftBrushSettings, VSDSettings
+from service.methods.sdi import SDISettings
+from service.methods.swiftbrush import SwiftBrushSettings
+from service.methods.vsd import VSDSettings
 from workers.diffusion.losses import noise_gradient
 from workers.diffusion.paths import RectifiedFlow, VPCosine, expand
 from workers.diffusion.timesteps import log_normal

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from rows.tangents import backwards, own_velocity, unweighted
 from torch import Tensor, nn
 
-from service.methods import METHODS, MethodSettings
+from service.methods import METHODS
+from service.methods.base import MethodSettings
 from workers.diffusion.convert import convert
 from workers.diffusion.jvp import one_sided
 from workers.diffusion.losses import per_sample

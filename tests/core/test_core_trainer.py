@@ -14,7 +14,9 @@ import torch.multiprocessing as mp
 from rows import ROWS
 from torch import Tensor
 
-from service.methods import METHODS, ConsistencySettings, MethodSettings
+from service.methods import METHODS
+from service.methods.base import MethodSettings
+from service.methods.consistency import ConsistencySettings
 from service.status import Reason, Wish
 from workers.data.source import ImageSource
 from workers.methods.base import LossOut

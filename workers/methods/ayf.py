@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from service.methods import AYFSettings
+from service.methods.ayf import AYFSettings
 from workers.diffusion.paths import RectifiedFlow, expand
 from workers.randomness import BatchRng
 from workers.templates.flow_map import KnowsTarget

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from service.methods import BootSettings
+from service.methods.boot import BootSettings
 from workers.data.source import Batch
 from workers.diffusion.losses import squared
 from workers.diffusion.paths import expand

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from service.methods import ConsistencySettings
+from service.methods.consistency import ConsistencySettings
 from workers.diffusion.timesteps import even_grid, grid_cell
 from workers.models.denoiser import Denoiser
 from workers.randomness import BatchRng

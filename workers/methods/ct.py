@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from service.methods import CTSettings
+from service.methods.ct import CTSettings
 from workers.diffusion.timesteps import even_grid, grid_cell
 from workers.randomness import BatchRng
 from workers.templates.consistency import AveragedTarget, SharedNoise

@@ -1,6 +1,6 @@
 """Consistency trajectory models, Kim et al., arXiv:2310.02279."""
 
-from service.methods import CTMSettings
+from service.methods.ctm import CTMSettings
 from workers.data.source import Batch
 from workers.methods.base import LossOut
 from workers.randomness import BatchRng

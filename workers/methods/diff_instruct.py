@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from service.methods import DiffInstructSettings
+from service.methods.diff_instruct import DiffInstructSettings
 from workers.diffusion.timesteps import log_normal
 from workers.randomness import BatchRng
 from workers.templates.scores import T_MAX, Compared, ScoreMatching

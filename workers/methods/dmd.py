@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from service.methods import DMDSettings
+from service.methods.dmd import DMDSettings
 from workers.data.source import Batch
 from workers.diffusion.losses import distribution_gradient, squared
 from workers.methods.base import LossOut

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from service.methods import DMD2Settings
+from service.methods.dmd2 import DMD2Settings
 from workers.diffusion.losses import distribution_gradient
 from workers.templates.adversarial_scores import AdversarialScores
 from workers.templates.scores import Compared

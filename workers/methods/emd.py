@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from service.methods import EMDSettings
+from service.methods.emd import EMDSettings
 from workers.data.source import Batch
 from workers.diffusion.losses import distribution_gradient
 from workers.diffusion.paths import expand

@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from service.methods import FDistillSettings
-from service.methods.f_distill import Divergence
+from service.methods.f_distill import Divergence, FDistillSettings
 from workers.diffusion.losses import distribution_gradient, per_sample
 from workers.diffusion.paths import expand
 from workers.models.denoiser import Denoiser

@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from service.methods import FlowDreamerSettings
+from service.methods.flowdreamer import FlowDreamerSettings
 from workers.diffusion.losses import flow_weight
 from workers.diffusion.paths import RectifiedFlow, expand
 from workers.diffusion.timesteps import from_straight, uniform

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from service.methods import GuidanceSettings
+from service.methods.guidance import GuidanceSettings
 from workers.diffusion.losses import squared, v_weight
 from workers.diffusion.timesteps import uniform
 from workers.randomness import BatchRng

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from service.methods import ICTSettings
+from service.methods.ict import ICTSettings
 from workers.diffusion.losses import pseudo_huber
 from workers.diffusion.timesteps import SIGMA_MAX, karras_grid, noise_level, time_of_noise_level
 from workers.randomness import BatchRng

@@ -1,6 +1,6 @@
 """InstaFlow, Liu et al., arXiv:2309.06380."""
 
-from service.methods import InstaFlowSettings
+from service.methods.instaflow import InstaFlowSettings
 from workers.data.source import Batch
 from workers.randomness import BatchRng
 from workers.templates.regression import Draw

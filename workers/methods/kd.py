@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from service.methods import KDSettings
+from service.methods.kd import KDSettings
 from workers.data.source import Batch
 from workers.diffusion.losses import pseudo_huber
 from workers.randomness import BatchRng

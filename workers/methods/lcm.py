@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from service.methods import LCMSettings
+from service.methods.lcm import LCMSettings
 from workers.diffusion.sampler import SamplerSpec, consistency_function
 from workers.diffusion.solver import jump
 from workers.models.denoiser import Denoiser

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from service.methods import MeanFlowSettings
+from service.methods.meanflow import MeanFlowSettings
 from workers.diffusion.losses import squared
 from workers.diffusion.paths import RectifiedFlow, expand
 from workers.randomness import BatchRng

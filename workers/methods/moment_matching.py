@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from service.methods import MomentMatchingSettings
+from service.methods.moment_matching import MomentMatchingSettings
 from workers.data.source import Batch
 from workers.diffusion.losses import squared, v_weight
 from workers.diffusion.paths import expand

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from service.methods import PCMSettings
+from service.methods.pcm import PCMSettings
 from workers.data.source import Batch
 from workers.diffusion.solver import jump
 from workers.diffusion.timesteps import even_grid, grid_cell

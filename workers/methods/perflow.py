@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from service.methods import PeRFlowSettings
+from service.methods.perflow import PeRFlowSettings
 from workers.data.source import Batch
 from workers.diffusion.losses import flow_weight, squared
 from workers.diffusion.sampler import SamplerSpec

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from service.methods import ProgressiveSettings
+from service.methods.progressive import ProgressiveSettings
 from workers.templates.ladder import Ladder
 from workers.templates.regression import Draw
 

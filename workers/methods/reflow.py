@@ -1,6 +1,6 @@
 """Reflow, from rectified flow, Liu et al., arXiv:2209.03003."""
 
-from service.methods import ReflowSettings
+from service.methods.reflow import ReflowSettings
 from workers.templates.straight import Straight
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from service.methods import SCMSettings
+from service.methods.scm import SCMSettings
 from workers.diffusion.losses import squared
 from workers.diffusion.paths import TrigFlow, expand
 from workers.models.denoiser import Denoiser

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from service.methods import SCoTSettings
+from service.methods.scot import SCoTSettings
 from workers.data.source import Batch
 from workers.diffusion.losses import squared
 from workers.diffusion.paths import expand

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from service.methods import SDISettings
+from service.methods.sdi import SDISettings
 from workers.diffusion.convert import convert
 from workers.diffusion.guidance import guided, unguided
 from workers.models.counter import Counter

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from service.methods import SDSSettings
+from service.methods.sds import SDSSettings
 from workers.diffusion.losses import noise_gradient
 from workers.templates.scores import Compared, Generator, Samples
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from service.methods import ShortcutSettings
+from service.methods.shortcut import ShortcutSettings
 from workers.diffusion.ema import ema_update
 from workers.diffusion.losses import squared, v_weight
 from workers.diffusion.solver import invert_target

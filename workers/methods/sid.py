@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from service.methods import SiDSettings
+from service.methods.sid import SiDSettings
 from workers.data.source import Batch
 from workers.diffusion.losses import score_identity
 from workers.methods.base import LossOut

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from service.methods import SiDASettings
+from service.methods.sida import SiDASettings
 from workers.data.source import Batch
 from workers.diffusion.losses import mean_distance, score_identity
 from workers.methods.base import LossOut
@@ -24,6 +24,9 @@ class SiDA(AdversarialScores[SiDASettings]):
     images are noised to one level but not by one noise, and logits are not clipped; both halves are there from the
     start.
     """
+
+    critic_weight = 0.1
+    """Without parameters of its own, the critic stays at chance with less."""
 
     def critic_network(self) -> nn.Module:
         return FeatureMean(self.fake)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from service.methods import SlimFlowSettings
+from service.methods.slimflow import SlimFlowSettings
 from workers.data.source import Batch
 from workers.diffusion.ema import copy_weights
 from workers.diffusion.paths import expand

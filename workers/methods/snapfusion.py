@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from service.methods import SnapFusionSettings
+from service.methods.snapfusion import SnapFusionSettings
 from workers.data.source import Batch
 from workers.diffusion.guidance import guided_prediction
 from workers.diffusion.timesteps import uniform

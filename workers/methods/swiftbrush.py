@@ -5,7 +5,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from service.methods import SwiftBrushSettings
+from service.methods.swiftbrush import SwiftBrushSettings
 from workers.data.source import Batch
 from workers.diffusion.losses import noise_gradient
 from workers.methods.base import LossOut

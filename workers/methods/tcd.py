@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from service.methods import TCDSettings
+from service.methods.tcd import TCDSettings
 from workers.data.source import Batch
 from workers.diffusion.losses import squared
 from workers.diffusion.solver import jump

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from service.methods import TractSettings
+from service.methods.tract import TractSettings
 from workers.diffusion.ema import copy_weights, ema_update
 from workers.diffusion.losses import squared, truncated_snr
 from workers.diffusion.paths import expand

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from service.methods import VSDSettings
+from service.methods.vsd import VSDSettings
 from workers.diffusion.losses import noise_gradient
 from workers.models.counter import Counter
 from workers.models.denoiser import Denoiser

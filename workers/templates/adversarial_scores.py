@@ -1,6 +1,6 @@
 """Template: score matching with a critic on the fake score's features, which is trained in the fake score's turns."""
 
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import nn
@@ -14,14 +14,15 @@ from workers.randomness import BatchRng
 from workers.templates.adversarial import Adversarial, Look
 from workers.templates.scores import Compared, Samples, ScoreMatching
 
-CRITIC_WEIGHT = 0.01
-
 S = TypeVar("S", bound=AdversarialScoreSettings)
 
 
 class AdversarialScores(ScoreMatching[S]):
     """The critic tells samples from images at the noise levels that the scores are compared at (arXiv:2405.14867,
     section 4.3). Like the fake score, it has an opinion of its own of each exit."""
+
+    critic_weight: ClassVar[float] = 0.01
+    """Of the critic's loss, beside the fake score's."""
 
     def __init__(self, settings: S, teacher: Denoiser, start: Denoiser) -> None:
         super().__init__(settings, teacher, start)
@@ -62,4 +63,4 @@ class AdversarialScores(ScoreMatching[S]):
         real = Look(real_t, t, self.conditions(batch.labels, exit))
         fake = Look(fake_t, t, self.conditions(labels, samples.exit[: rng.size]))
         critic = self.gan.critic_loss(real, fake, rng).mean()
-        return LossOut(out.loss + CRITIC_WEIGHT * critic, {"critic_loss": critic.detach()})
+        return LossOut(out.loss + self.critic_weight * critic, {"critic_loss": critic.detach()})

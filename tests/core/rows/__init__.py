@@ -1,4 +1,4 @@
-"""One row for each method, in the order of the registry."""
+"""One row for each method."""
 
 from gaussian import Row
 

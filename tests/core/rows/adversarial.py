@@ -6,7 +6,10 @@ from gaussian import MEAN, STD, Fault, Row, flow_map
 from torch import Tensor, nn
 
 from rows.first import flipped_inversion, flipped_step, two_steps
-from service.methods import ADDSettings, LADDSettings, LightningSettings, UFOGenSettings
+from service.methods.add import ADDSettings
+from service.methods.ladd import LADDSettings
+from service.methods.lightning import LightningSettings
+from service.methods.ufogen import UFOGenSettings
 from workers.diffusion.losses import gan_generator
 from workers.diffusion.paths import VPCosine, expand
 from workers.templates import adversarial, gan, ladder

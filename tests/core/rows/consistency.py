@@ -12,14 +12,12 @@ from gaussian import Affinity, Fault, Row, alpha, compose, ddim_map, sigma, x0_o
 from torch import Tensor
 
 from rows.first import flipped_step, move_average
-from service.methods import (
-    CTSettings,
-    ECTSettings,
-    ICTSettings,
-    LCMSettings,
-    PCMSettings,
-    TCDSettings,
-)
+from service.methods.ct import CTSettings
+from service.methods.ect import ECTSettings
+from service.methods.ict import ICTSettings
+from service.methods.lcm import LCMSettings
+from service.methods.pcm import PCMSettings
+from service.methods.tcd import TCDSettings
 from workers.diffusion.paths import VPCosine
 from workers.diffusion.timesteps import noise_level
 from workers.methods import ect, ict, lcm, pcm, tcd

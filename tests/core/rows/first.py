@@ -5,7 +5,9 @@ from typing import Any
 from gaussian import MEAN, STD, Fault, Row, compose, ddim_map, x0_of
 from torch import Tensor
 
-from service.methods import ConsistencySettings, DMD2Settings, ProgressiveSettings
+from service.methods.consistency import ConsistencySettings
+from service.methods.dmd2 import DMD2Settings
+from service.methods.progressive import ProgressiveSettings
 from workers.diffusion.losses import distribution_gradient, follow
 from workers.diffusion.paths import VPCosine
 from workers.methods import dmd2

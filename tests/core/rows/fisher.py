@@ -5,7 +5,10 @@ from typing import Any
 from gaussian import MEAN, STD, Fault, Row, flow_map
 from torch import Tensor
 
-from service.methods import EMDSettings, MomentMatchingSettings, SiDASettings, SiDSettings
+from service.methods.emd import EMDSettings
+from service.methods.moment_matching import MomentMatchingSettings
+from service.methods.sid import SiDSettings
+from service.methods.sida import SiDASettings
 from workers.diffusion.losses import distribution_gradient, follow, score_identity
 from workers.methods import emd, sid, sida
 from workers.templates import scores

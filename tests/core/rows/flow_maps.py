@@ -8,7 +8,9 @@ from torch import Tensor
 
 from rows.first import flipped_step
 from rows.tangents import mean_flow
-from service.methods import CTMSettings, SCoTSettings, ShortcutSettings
+from service.methods.ctm import CTMSettings
+from service.methods.scot import SCoTSettings
+from service.methods.shortcut import ShortcutSettings
 from workers.diffusion.paths import VPCosine, expand
 from workers.methods import shortcut
 from workers.templates import flow_map, soft_consistency

@@ -6,13 +6,11 @@ import torch
 from gaussian import MEAN, STD, Affinity, Fault, Row, alpha, compose, ddim_map, sigma, x0_of
 from torch import Tensor
 
-from service.methods import (
-    FlowDreamerSettings,
-    InstaFlowSettings,
-    PeRFlowSettings,
-    ReflowSettings,
-    SlimFlowSettings,
-)
+from service.methods.flowdreamer import FlowDreamerSettings
+from service.methods.instaflow import InstaFlowSettings
+from service.methods.perflow import PeRFlowSettings
+from service.methods.reflow import ReflowSettings
+from service.methods.slimflow import SlimFlowSettings
 from workers.diffusion.losses import flow_weight, squared
 from workers.diffusion.solver import jump
 from workers.methods import perflow

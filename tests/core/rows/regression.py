@@ -7,7 +7,11 @@ from gaussian import MEAN, STD, Affinity, Fault, Row, alpha, compose, ddim_map, 
 from torch import Tensor
 
 from rows.first import flipped_inversion, flipped_step, two_steps
-from service.methods import BootSettings, GuidanceSettings, KDSettings, SnapFusionSettings, TractSettings
+from service.methods.boot import BootSettings
+from service.methods.guidance import GuidanceSettings
+from service.methods.kd import KDSettings
+from service.methods.snapfusion import SnapFusionSettings
+from service.methods.tract import TractSettings
 from workers.diffusion.losses import pseudo_huber, squared
 from workers.methods import boot, guidance, kd, tract
 from workers.templates import ladder

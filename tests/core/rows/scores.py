@@ -6,16 +6,14 @@ import torch
 from gaussian import MEAN, STD, Fault, Row, alpha, sigma
 from torch import Tensor, nn
 
-from service.methods import (
-    DiffInstructSettings,
-    DMDSettings,
-    FDistillSettings,
-    SDISettings,
-    SDSSettings,
-    SwiftBrushSettings,
-    VSDSettings,
-)
 from service.methods.base import MethodSettings
+from service.methods.diff_instruct import DiffInstructSettings
+from service.methods.dmd import DMDSettings
+from service.methods.f_distill import FDistillSettings
+from service.methods.sdi import SDISettings
+from service.methods.sds import SDSSettings
+from service.methods.swiftbrush import SwiftBrushSettings
+from service.methods.vsd import VSDSettings
 from workers.diffusion.losses import distribution_gradient, follow, noise_gradient, squared
 from workers.diffusion.paths import VPCosine, expand
 from workers.methods import diff_instruct, dmd, f_distill, sdi, sds, swiftbrush, vsd

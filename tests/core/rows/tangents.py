@@ -5,7 +5,9 @@ from typing import Any
 from gaussian import MEAN, STD, Affinity, Fault, Row, alpha, flow_map, sigma, x0_of
 from torch import Tensor
 
-from service.methods import AYFSettings, MeanFlowSettings, SCMSettings
+from service.methods.ayf import AYFSettings
+from service.methods.meanflow import MeanFlowSettings
+from service.methods.scm import SCMSettings
 from workers.diffusion.jvp import one_sided
 from workers.methods import ayf, scm
 from workers.templates import tangent
