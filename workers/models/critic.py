@@ -51,7 +51,8 @@ class Head(nn.Module):
         self.first = nn.Linear(channels, channels) if flat else nn.Conv2d(channels, channels, 3, padding=1)
         self.norm = nn.Identity() if flat else nn.GroupNorm(8, channels)
         self.condition = nn.Embedding(conditions, channels)
-        self.last = nn.Linear(channels, 1) if flat else nn.Conv2d(channels, 1, 3, padding=1)
+        # No bias: at first the hinge's gradient in it is 0, and Adam would take full steps along what rounding leaves.
+        self.last = nn.Linear(channels, 1, bias=False) if flat else nn.Conv2d(channels, 1, 3, padding=1, bias=False)
         nn.init.zeros_(self.condition.weight)
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
