@@ -4,7 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from service.methods.base import AveragedTargetSettings, Family, FeatureSettings
+from service.methods.base import Family, FeatureSettings
+from service.methods.templates import AveragedTargetSettings
 
 
 class ConsistencySettings(FeatureSettings, AveragedTargetSettings):

@@ -2,7 +2,8 @@
 
 from typing import ClassVar, Literal
 
-from service.methods.base import Family, SoftConsistencySettings
+from service.methods.base import Family
+from service.methods.templates import SoftConsistencySettings
 
 
 class CTMSettings(SoftConsistencySettings):

@@ -2,7 +2,8 @@
 
 from typing import ClassVar, Literal
 
-from service.methods.base import AdversarialScoreSettings, Family
+from service.methods.base import Family
+from service.methods.templates import AdversarialScoreSettings
 
 
 class DMD2Settings(AdversarialScoreSettings):

@@ -4,7 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from service.methods.base import AdversarialScoreSettings, DataNeed, Family
+from service.methods.base import DataNeed, Family
+from service.methods.templates import AdversarialScoreSettings
 
 Divergence = Literal["reverse_kl", "softened_rkl", "js", "squared_hellinger", "forward_kl", "jeffreys"]
 

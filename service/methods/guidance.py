@@ -4,7 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from service.methods.base import DataNeed, Family, GuidanceRange, MethodSettings
+from service.methods.base import DataNeed, Family, MethodSettings
+from service.methods.templates import GuidanceRange
 
 
 class GuidanceSettings(GuidanceRange, MethodSettings):

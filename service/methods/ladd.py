@@ -4,7 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from service.methods.base import AdversarialSettings, DataNeed, Family, PairSettings
+from service.methods.base import DataNeed, Family, PairSettings
+from service.methods.templates import AdversarialSettings
 
 
 class LADDSettings(AdversarialSettings, PairSettings):

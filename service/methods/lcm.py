@@ -4,7 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from service.methods.base import AveragedTargetSettings, Family
+from service.methods.base import Family
+from service.methods.templates import AveragedTargetSettings
 
 
 class LCMSettings(AveragedTargetSettings):

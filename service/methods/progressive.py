@@ -2,7 +2,8 @@
 
 from typing import ClassVar, Literal
 
-from service.methods.base import Family, FeatureSettings, LadderSettings
+from service.methods.base import Family, FeatureSettings
+from service.methods.templates import LadderSettings
 
 
 class ProgressiveSettings(FeatureSettings, LadderSettings):

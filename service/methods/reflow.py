@@ -2,7 +2,8 @@
 
 from typing import ClassVar, Literal
 
-from service.methods.base import Family, StraightSettings
+from service.methods.base import Family
+from service.methods.templates import StraightSettings
 
 
 class ReflowSettings(StraightSettings):

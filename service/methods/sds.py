@@ -2,7 +2,8 @@
 
 from typing import ClassVar, Literal
 
-from service.methods.base import Family, GeneratorSettings
+from service.methods.base import Family
+from service.methods.templates import GeneratorSettings
 
 
 class SDSSettings(GeneratorSettings):

@@ -4,7 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from service.methods.base import DataNeed, Family, FlowMapSettings
+from service.methods.base import DataNeed, Family
+from service.methods.templates import FlowMapSettings
 
 
 class ShortcutSettings(FlowMapSettings):

@@ -4,7 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from service.methods.base import Family, ScoreSettings
+from service.methods.base import Family
+from service.methods.templates import ScoreSettings
 
 
 class VSDSettings(ScoreSettings):

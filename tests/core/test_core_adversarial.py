@@ -8,10 +8,10 @@ from gaussian import Fault
 from torch import Tensor, nn
 
 from service.methods.add import ADDSettings
-from service.methods.base import CriticSettings, NoisedCriticSettings
 from service.methods.dmd2 import DMD2Settings
 from service.methods.ladd import LADDSettings
 from service.methods.lightning import LightningSettings
+from service.methods.templates import CriticSettings, NoisedCriticSettings
 from service.methods.ufogen import UFOGenSettings
 from workers.data.source import Batch
 from workers.diffusion import losses

@@ -17,10 +17,10 @@ class EMDistillation(ScoreMatching[EMDSettings]):
 
     E-step: K Langevin steps take (epsilon, z), drawn from the student, to the teacher's x_t, under
     log p_phi(x_t) - log p_psi(x_t) + log N(epsilon) + log N(z): the fake score psi stands for the student's own
-    density, which makes p_psi(z, epsilon | x_t) p_phi(x_t) of it. Steps are taken in
-    epsilon, not x_t: the reparametrised sampler. M-step: g(z) descends |x_t - alpha g(z)|^2.
+    density, which makes p_psi(z, epsilon | x_t) p_phi(x_t) of it. Steps are taken in epsilon, not x_t: the
+    reparametrised sampler. M-step: g(z) descends |x_t - alpha g(z)|^2.
 
-    Noise cancellation : a step is linear in epsilon but for the scores, so that epsilon is a sum of what
+    Noise cancellation: a step is linear in epsilon but for the scores, so that epsilon is a sum of what
     the scores and what the noises put there; only the part of the scores, `drift`, is followed. K = 1 leaves the
     difference of scores, Diff-Instruct's gradient. Deviations: the cancelled noise includes the decayed first one, so
     nothing random is left where both scores agree; the loss has DMD's normalisation (arXiv:2311.18828, eq. 8).

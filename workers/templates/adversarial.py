@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from service.methods.base import CriticSettings, NoisedCriticSettings
+from service.methods.templates import CriticSettings, NoisedCriticSettings
 from workers.diffusion.losses import (
     gan_discriminator,
     gan_generator,

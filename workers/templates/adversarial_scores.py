@@ -5,7 +5,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import nn
 
-from service.methods.base import AdversarialScoreSettings
+from service.methods.templates import AdversarialScoreSettings
 from workers.data.source import Batch
 from workers.methods.base import LossOut
 from workers.models.critic import Critic

@@ -4,7 +4,7 @@ from typing import ClassVar, TypeVar
 
 from torch import Tensor
 
-from service.methods.base import AveragedTargetSettings, SelfConsistencySettings
+from service.methods.templates import AveragedTargetSettings, SelfConsistencySettings
 from workers.diffusion.ema import ema_update
 from workers.diffusion.losses import pseudo_huber
 from workers.diffusion.paths import expand

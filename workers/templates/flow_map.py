@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from service.methods.base import FlowMapSettings
+from service.methods.templates import FlowMapSettings
 from workers.diffusion.sampler import SamplerSpec
 from workers.diffusion.solver import jump
 from workers.methods.base import Method

@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from service.methods.base import AdversarialSettings
+from service.methods.templates import AdversarialSettings
 from workers.data.source import Batch
 from workers.diffusion.sampler import consistency_function
 from workers.methods.base import LossOut, Method

@@ -5,7 +5,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from service.methods.base import LadderSettings
+from service.methods.templates import LadderSettings
 from workers.diffusion.ema import copy_weights
 from workers.diffusion.losses import squared, v_weight
 from workers.diffusion.sampler import SamplerSpec

@@ -7,7 +7,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from service.methods.base import GeneratorSettings, ScoreSettings
+from service.methods.templates import GeneratorSettings, ScoreSettings
 from workers.data.source import Batch
 from workers.diffusion.losses import follow, squared, v_weight
 from workers.diffusion.sampler import SamplerKind, consistency_function

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from service.methods.base import SoftConsistencySettings
+from service.methods.templates import SoftConsistencySettings
 from workers.data.source import Batch
 from workers.diffusion.ema import ema_update
 from workers.diffusion.losses import pseudo_huber, squared, v_weight

@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from service.methods.base import StraightSettings
+from service.methods.templates import StraightSettings
 from workers.diffusion.losses import flow_weight, squared
 from workers.diffusion.timesteps import from_straight, u_shaped
 from workers.randomness import BatchRng

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from service.methods.base import TangentSettings
+from service.methods.templates import TangentSettings
 from workers.data.source import Batch
 from workers.diffusion.jvp import directional, one_sided
 from workers.diffusion.losses import per_sample, squared
