@@ -26,10 +26,12 @@ def _misfits(method: MethodSettings, teacher: Teacher) -> Iterator[tuple[str, st
     if teacher.num_classes is None:
         if method.needs_classes:
             yield "kind", f"{method.kind} learns guidance, and teacher '{teacher.name}' knows no classes to guide to."
-        elif method.guidance_scale != 1:
-            yield "guidance_scale", f"Use 1: teacher '{teacher.name}' knows no classes that it could be guided to."
+        for field, off in ({} if method.needs_classes else method.guidance()).items():
+            yield field, f"Set it to {off:g}: teacher '{teacher.name}' knows no classes that it could be guided to."
     if method.data() == "images" and list(teacher.image_size) != IMAGES:
-        others = ", ".join(kind for kind, m in METHODS.items() if m.data_need != "images" and not m.needs_classes)
+        defaults = [m(kind=kind) for kind, m in METHODS.items() if not m.needs_classes]
+        fitting = [m for m in defaults if m.data() != "images" and (teacher.num_classes or not m.guidance())]
+        others = ", ".join(m.kind for m in fitting)
         yield (
             "kind",
             f"{method.kind} as it is set needs training images, and there are only digits of {IMAGES}, where teacher "

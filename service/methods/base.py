@@ -56,6 +56,11 @@ class MethodSettings(BaseModel):
         """What it needs as it is set."""
         return self.data_need
 
+    def guidance(self) -> dict[str, float]:
+        """The fields that ask for guidance, as they are set, and the value that switches each off."""
+        scales = [name for name in type(self).model_fields if name.endswith("guidance_scale")]
+        return {name: 1 for name in scales if getattr(self, name) != 1}
+
     def total_steps(self) -> int:
         """Optimizer steps of the student over the whole stage."""
         raise NotImplementedError

@@ -35,6 +35,9 @@ class LCMSettings(AveragedTargetSettings):
         0, ge=0, le=1024, description="Train low-rank updates of the weights alone (arXiv:2311.05556); 0 trains all."
     )
 
+    def guidance(self) -> dict[str, float]:
+        return super().guidance() | ({"guidance_spread": 0} if self.guidance_spread > 0 else {})
+
     @model_validator(mode="after")
     def within_bounds(self) -> "LCMSettings":
         if self.guidance_spread > self.guidance_scale:

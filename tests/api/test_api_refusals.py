@@ -233,7 +233,15 @@ async def test_paths_outside_the_store_are_refused(server: Server, tmp_path: Pat
 MISFITS: list[tuple[dict[str, Any], dict[str, str]]] = [
     (
         {"method": {"kind": "dmd2", "guidance_scale": 2}},
-        {"/method/guidance_scale": "Use 1: teacher 'plain' knows no classes"},
+        {"/method/guidance_scale": "Set it to 1: teacher 'plain' knows no classes"},
+    ),
+    (
+        {"method": {"kind": "instaflow"}},
+        {"/method/guidance_scale": "Set it to 1"},
+    ),
+    (
+        {"method": {"kind": "guidance"}},
+        {"/method/kind": "learns guidance, and teacher 'plain' knows no classes"},
     ),
     (
         {"method": {"kind": "progressive"}},
@@ -257,7 +265,9 @@ async def test_a_method_that_its_teacher_cannot_feed_is_refused(
     before = await server.rows()
     for spec, expected in MISFITS:
         answer = await server.http.post(route, json={"teacher": "plain", **spec})
-        errors = {error["pointer"]: error["detail"] for error in check(answer, 422, "invalid_request").errors}
+        errors: dict[str, str] = {}
+        for error in check(answer, 422, "invalid_request").errors:
+            errors[error["pointer"]] = errors.get(error["pointer"], "") + error["detail"]
         assert errors.keys() == expected.keys()
         assert all(fix in errors[pointer] for pointer, fix in expected.items()), errors
     assert await server.rows() == before
