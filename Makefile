@@ -14,7 +14,7 @@ help:  ## Show this list
 
 setup: .make/python .make/dashboard  ## Virtual environment, packages and dashboard
 
-demo: setup  ## Distil the digits teacher with every method and serve a student (minutes)
+demo: setup  ## Distil the digits teacher by three methods and serve a student (minutes)
 	@$(BIN)/python -m api.demo
 
 methods: setup  ## Every method on the digits, in one table beside its bar (an hour on two cores)
