@@ -32,6 +32,7 @@ def make_pairs(teacher: Denoiser, settings: PairSettings, host: Host, seed: int,
             return wish
         if (mine := first + host.rank) < len(sizes):
             _chunk(teacher, settings.pair_steps, host, about, seed, mine, sizes[mine])
+        host.phase("training")  # a sign of progress, which a line of the log is not
         host.log("info", f"{sum(sizes[: first + host.world_size])} of {settings.pairs} pairs are made.")
     host.wish()  # nobody reads before all have written
     chunks = [_chunk(teacher, settings.pair_steps, host, about, seed, i, size) for i, size in enumerate(sizes)]

@@ -23,6 +23,12 @@ def made(host: Any, identity: str = "six") -> ImageSource:
     return found
 
 
+def test_every_chunk_is_a_sign_of_progress(local_host: Any) -> None:
+    host = local_host()
+    made(host)
+    assert host.phases == ["training"] * 3
+
+
 def test_a_pair_is_the_teachers_own_trajectory() -> None:
     teacher: MixtureDenoiser = six_modes().double()
     few, many = (pairs(teacher, steps, 64, seed=0) for steps in (64, 256))
