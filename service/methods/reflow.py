@@ -2,6 +2,8 @@
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from service.methods.base import Family
 from service.methods.templates import StraightSettings
 
@@ -16,3 +18,5 @@ class ReflowSettings(StraightSettings):
     summary: ClassVar[str] = "Straight lines between noises and the teacher's images become the student's trajectories."
     forwards: ClassVar[float] = 1.0
     backwards: ClassVar[float] = 1.0
+
+    iterations: int = Field(1100, ge=1, le=10_000_000, description="Optimizer steps along the line.")
