@@ -18,6 +18,9 @@ class ADDSettings(AdversarialSettings):
     summary: ClassVar[str] = "A critic, and the teacher's clean version of the student's noised images to move towards."
     forwards: ClassVar[float] = 5.0
     backwards: ClassVar[float] = 3.0
+    known_limit: ClassVar[str] = (
+        "On the digits the steps after the first add noise, as LADD's do; more distillation makes samples class means."
+    )
 
     gan_loss: Literal["non_saturating", "hinge"] = Field(
         "hinge", description="What the critic descends, and what the student descends in answer."

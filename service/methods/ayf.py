@@ -19,6 +19,7 @@ class AYFSettings(TangentSettings, FlowMapSettings):
     forwards: ClassVar[float] = 3.0
     backwards: ClassVar[float] = 1.0
 
+    iterations: int = Field(1300, ge=1, le=10_000_000, description="Optimizer steps.")
     objective: Literal["eulerian", "lagrangian"] = Field(
         "eulerian", description="Whether the step's start moves along the flow, or its end."
     )

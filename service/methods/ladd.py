@@ -19,6 +19,10 @@ class LADDSettings(AdversarialSettings, PairSettings):
     summary: ClassVar[str] = "A critic on the teacher's own features tells the student's images from the teacher's."
     forwards: ClassVar[float] = 4.0
     backwards: ClassVar[float] = 3.0
+    known_limit: ClassVar[str] = (
+        "On the digits the steps after the first add noise. R1 from 0 to 1, coarser and finer noise for the critic, "
+        "momentum and more of its updates were tried."
+    )
 
     real: Literal["teacher", "images"] = Field(
         "teacher", description="What the critic holds to be real: images that the teacher makes first, or given ones."

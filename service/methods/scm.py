@@ -19,7 +19,15 @@ class SCMSettings(TangentSettings):
     forwards: ClassVar[float] = 3.0
     backwards: ClassVar[float] = 1.0
 
-    iterations: int = Field(800, ge=1, le=10_000_000, description="Optimizer steps.")
+    learning_rate: float = Field(3e-4, gt=0, le=1, description="Peak learning rate of the student's optimizer.")
+    iterations: int = Field(700, ge=1, le=10_000_000, description="Optimizer steps.")
+    difference_step: float | None = Field(
+        0.05,
+        gt=0,
+        le=0.5,
+        description="Width, in log(sigma/alpha), of the difference that stands for the derivative in time: a wider one "
+        "is off by more, and what it is off by adds up along the trajectory; null takes the exact derivative.",
+    )
     tangent_warmup: int = Field(
         200,
         ge=0,

@@ -57,7 +57,7 @@ ROWS = {
             Fault(tangent.TangentMatch, "velocity", own_velocity),  # swapped velocity
             Fault(scm.SCM, "ramp", lambda *_: 0.5),  # weight
         ],
-        mixture=(SCMSettings(iterations=1200, batch_size=512, learning_rate=2e-3), 1, 0.006),
+        mixture=(SCMSettings(iterations=1200, batch_size=512, learning_rate=2e-3, difference_step=0.2), 1, 0.006),
     ),
     "ayf": Row(
         AYFSettings(iterations=1, difference_step=STEP, tangent_warmup=0),
