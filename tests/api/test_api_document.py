@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -21,6 +22,27 @@ NAMING = ("submit_job", "validate_job", "register_teacher", "create_endpoint", "
 schema can say so, hence a 422 to a body that fits its schema is right. Of every other route it would be an error."""
 
 
+METHODS = ("ProgressiveSettings", "ConsistencySettings", "DMD2Settings")
+"""They stand for all: the limits of forty methods' fields, each in a job and in a stage, would take an hour."""
+
+
+def of_few_methods(part: Any) -> Any:
+    """The document, with a choice of these methods alone."""
+    if isinstance(part, list):
+        return [of_few_methods(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    if part.get("discriminator", {}).get("propertyName") == "kind":
+        kept = {k: ref for k, ref in part["discriminator"]["mapping"].items() if ref.rsplit("/", 1)[1] in METHODS}
+        assert len(kept) == len(METHODS)
+        chosen = {
+            "oneOf": [{"$ref": ref} for ref in kept.values()],
+            "discriminator": {"propertyName": "kind", "mapping": kept},
+        }
+        return {**part, **chosen}
+    return {key: of_few_methods(value) for key, value in part.items()}
+
+
 def config() -> str:
     """Every check, on every operation, but for the one above."""
     excluded = "[[operations]]\ninclude-operation-id = '{}'\nchecks.positive_data_acceptance.enabled = false\n"
@@ -32,6 +54,8 @@ async def test_the_document_is_true(server: Server, teacher_files: object, tmp_p
     server.app.state.gateway = httpx.AsyncClient(transport=httpx.MockTransport(gateway), base_url="http://gateway")
     await Seeds(server).plant(teacher_files)
     (tmp_path / "schemathesis.toml").write_text(config())
+    document = of_few_methods(server.app.openapi())
+    server.app.openapi = lambda: document  # type: ignore[method-assign]
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does it for its own sockets alone
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/openapi.json"

@@ -12,6 +12,7 @@ import pytest
 from api_fixtures import SPEC, Server
 
 from api.schemas import Problem
+from service.methods import METHODS
 
 Files = Callable[..., dict[str, bytes]]
 
@@ -32,7 +33,7 @@ def check(answer: httpx.Response, status: int, code: str) -> Problem:
 
 BAD_SPECS: list[tuple[dict[str, Any], str, str]] = [
     ({"teacher": "digits", "method": {"kind": "progresive"}}, "/method/kind", "did you mean 'progressive'"),
-    ({"teacher": "digits", "method": {"kind": "magic"}}, "/method/kind", "Known are: progressive, consistency, dmd2"),
+    ({"teacher": "digits", "method": {"kind": "magic"}}, "/method/kind", f"Known are: {', '.join(METHODS)}"),
     ({"teacher": "digits", "method": {}}, "/method/kind", "add it"),
     (method(frist_steps=4), "/method/frist_steps", "did you mean 'first_steps'"),
     ({**SPEC, "sead": 3}, "/sead", "did you mean 'seed'"),
