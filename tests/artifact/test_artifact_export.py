@@ -138,8 +138,8 @@ def test_the_model_card_has_front_matter_and_both_sides_figures(exported: Any) -
 
 def test_a_teachers_figures_are_taken_once_for_all_students(exported: Any) -> None:
     made = exported.host.made
-    assert len(made) == len(set(made)) == 4  # at 5, 4, 2 and 1 steps, for four students
-    assert exported.host.phases == ["evaluating", "exporting"] * 4
+    assert len(made) == len(set(made)) == 4  # at 5, 4, 2 and 1 steps, whichever student asks
+    assert exported.host.phases == ["evaluating", "exporting"] * len(exported.samplers)
 
 
 def test_an_unknown_teacher_is_judged_against_its_own_samples(exported_large: Any) -> None:
