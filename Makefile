@@ -42,8 +42,8 @@ chaos: setup  ## Kill everything at random and at named points; SEED, KILLS, REA
 	@$(BIN)/python tests/chaos/run.py --seed $(SEED) --kills $(KILLS) --cluster fake
 	@$(BIN)/python tests/chaos/run.py --seed $(SEED) --kills $(REAL_KILLS) --cluster real
 
-bench: setup  ## Ratios against the bare loop, ray job submit and the in-process pipeline
-	@for bench in overhead serving; do $(BIN)/python tests/bench/bench_$$bench.py || exit 1; done
+bench: setup  ## Ratios against the bare loop (each method), ray job submit and the in-process pipeline
+	@for bench in steps overhead serving; do $(BIN)/python tests/bench/bench_$$bench.py || exit 1; done
 
 bench-control: setup  ## The control plane's speed on both databases, each figure beside its bar (8 minutes)
 	@$(BIN)/python tests/bench/bench_control.py

@@ -53,6 +53,9 @@ class BareHost:
     def cached(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return make()
 
+    def cached_tensors(self, key: str, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        return make()
+
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -157,6 +157,9 @@ class EDM(Path):
     def t_of_angle(self, angle: Tensor) -> Tensor:
         return torch.tan(angle)
 
+    def t_of_sigma(self, sigma: Tensor) -> Tensor:
+        return sigma
+
     def t_to_model(self, t: Tensor) -> Tensor:
         return torch.log(t) / 4
 
@@ -182,6 +185,9 @@ class RectifiedFlow(Path):
     def t_of_angle(self, angle: Tensor) -> Tensor:
         sine, cosine = torch.sin(angle), torch.cos(angle)
         return sine / (sine + self.shift * cosine)
+
+    def t_of_sigma(self, sigma: Tensor) -> Tensor:
+        return sigma / (sigma + self.shift * (1 - sigma))
 
     def t_to_model(self, t: Tensor) -> Tensor:
         return 1000 * self.sigma(t)

@@ -1,0 +1,149 @@
+"""Whether an adapter asks its network what the family's own pipeline asks it."""
+
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig
+from tiny import Tiny
+from tiny_all import TINY
+from torch import Tensor
+
+from workers.diffusion.guidance import guided
+from workers.diffusion.paths import VPCosine
+from workers.diffusion.solver import solve
+from workers.models.backbone import Backbone
+from workers.models.stock import scheduler_times
+
+PROMPTS = ["a cat", "two dogs by the sea"]
+STEPS = 4
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module", params=TINY)
+def tiny(request: pytest.FixtureRequest) -> Tiny:
+    return TINY[request.param]
+
+
+@pytest.fixture(scope="module")
+def opened(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Backbone]:
+    """A pipeline that was saved and opened again, and the family's denoiser of it."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    tiny.make().save_pretrained(folder, safe_serialization=True)
+    pipe = tiny.family.pipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    pipe.set_progress_bar_config(disable=True)
+    denoiser = tiny.family.of(pipe, PROMPTS)
+    return pipe, denoiser.eval().requires_grad_(False)
+
+
+def queries(denoiser: Backbone, n: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(5)
+    x = torch.randn(n, *denoiser.shape, generator=rng)
+    return x, torch.linspace(0.3, 0.9, n, dtype=torch.float64) * denoiser.path.t_max, torch.arange(n)
+
+
+@torch.no_grad()
+def ends(tiny: Tiny, pipe: Any, denoiser: Backbone, guidance: float) -> tuple[Tensor, Tensor]:
+    """Latents after a few steps of the pipeline's own, and of ours from the same noise on the same times."""
+    noise = queries(denoiser)[0]
+    theirs = tiny.run(pipe, PROMPTS, noise, STEPS, guidance)
+    network, labels = guided(denoiser, guidance), torch.arange(len(PROMPTS))
+    times = scheduler_times(pipe.scheduler, denoiser.path)
+    assert len(times) == STEPS + 1
+    ours = solve(lambda x, t: network.predict(x, t, labels), noise, times, denoiser.path)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_our_steps_are_the_pipelines(tiny: Tiny, opened: tuple[Any, Backbone], guidance: float) -> None:
+    ours, theirs = ends(tiny, *opened, guidance)
+    assert theirs.std() > 0.1
+    torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=0)
+
+
+def test_prompts_make_a_difference(opened: tuple[Any, Backbone]) -> None:
+    _, denoiser = opened
+    x, t, _ = queries(denoiser, 3)
+    x, t = x[:1].expand_as(x), t[:1].expand_as(t)
+    one, other, null = denoiser.predict(x, t, torch.tensor([0, 1, denoiser.null_label]))
+    assert (one - other).abs().max() > TOLERANCE < (one - null).abs().max()
+
+
+def test_a_query_at_equal_snr_is_the_direct_one(opened: tuple[Any, Backbone]) -> None:
+    _, denoiser = opened
+    x, t, labels = queries(denoiser)
+    other = VPCosine()
+    t_there = other.t_of_angle(denoiser.path.angle(t))
+    norm = torch.hypot(denoiser.path.alpha(t), denoiser.path.sigma(t)).reshape(-1, 1, 1, 1).float()
+    there = denoiser.predict(x / norm, t_there, labels, path=other)
+    torch.testing.assert_close(there, denoiser.predict(x, t, labels), atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_the_gradient_reaches_the_input(opened: tuple[Any, Backbone]) -> None:
+    _, denoiser = opened
+    x, t, labels = queries(denoiser)
+    x.requires_grad_(True)
+    denoiser.predict(x, t, labels).square().mean().backward()
+    assert x.grad is not None
+    assert (x.grad.abs().flatten(1).sum(1) > 0).all()
+
+
+def test_features_have_the_declared_channels_and_depend_on_the_image(opened: tuple[Any, Backbone]) -> None:
+    _, denoiser = opened
+    x, t, labels = queries(denoiser)
+    x.requires_grad_(True)
+    found = denoiser.features(x, t, labels)
+    assert tuple(h.shape[1] for h in found) == denoiser.feature_channels
+    assert all(h.ndim == 4 and len(h) == len(x) for h in found)
+    found[-1].mean().backward()
+    assert x.grad is not None
+    assert x.grad.abs().max() > 0
+
+
+def test_copies_have_weights_of_their_own_and_share_the_prompts(opened: tuple[Any, Backbone]) -> None:
+    _, denoiser = opened
+    x, t, labels = queries(denoiser)
+    before = denoiser.predict(x, t, labels)
+    student = denoiser.trainable_copy()
+    assert isinstance(student, Backbone)
+    assert student.conditions is denoiser.conditions
+    assert student.state_dict().keys() == denoiser.state_dict().keys()
+    torch.testing.assert_close(student.predict(x, t, labels), before)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(0.01)
+    torch.testing.assert_close(denoiser.predict(x, t, labels), before)
+    assert not torch.allclose(student.predict(x, t, labels), before)
+
+
+def test_a_lora_can_be_put_on_and_merged(opened: tuple[Any, Backbone]) -> None:
+    _, denoiser = opened
+    x, t, labels = queries(denoiser)
+    student = denoiser.frozen_copy()
+    assert isinstance(student, Backbone)
+    network: Any = student.network
+    network.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=list(denoiser.lora_targets)))
+    torch.testing.assert_close(student.predict(x, t, labels), denoiser.predict(x, t, labels))
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "lora_B" in name:
+                parameter.add_(0.05)
+    tuned = student.predict(x, t, labels)
+    assert (tuned - denoiser.predict(x, t, labels)).abs().max() > TOLERANCE
+    network.fuse_lora()
+    network.unload_lora()
+    torch.testing.assert_close(student.predict(x, t, labels), tuned, atol=1e-5, rtol=1e-4)
+    assert student.state_dict().keys() == denoiser.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"), [(kind, i) for kind, tiny in TINY.items() for i in range(len(tiny.faults))]
+)
+def test_a_planted_fault_is_found(kind: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = TINY[kind]
+    pipe = tiny.make()
+    pipe.set_progress_bar_config(disable=True)
+    denoiser = tiny.family.of(pipe, PROMPTS).eval().requires_grad_(False)
+    tiny.faults[number].plant(denoiser, monkeypatch)
+    ours, theirs = ends(tiny, pipe, denoiser, 4.0)
+    assert not torch.allclose(ours, theirs, atol=10 * TOLERANCE)

@@ -1,0 +1,56 @@
+"""What a family's tests give of it: a tiny pipeline of the true architecture, and how the pipeline is run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from workers.models.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A convention broken on purpose; `plant` breaks it in the denoiser that it is given."""
+
+    name: str
+    plant: Callable[[Any, pytest.MonkeyPatch], None]
+
+
+def wrong_time(denoiser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times on the scale of 0 to 1."""
+    call = denoiser.call
+    monkeypatch.setattr(denoiser, "call", lambda x, time, rows: call(x, time / 1000, rows))
+
+
+def wrong_prediction(denoiser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """v taken for epsilon, or the other way round."""
+    monkeypatch.setattr(denoiser, "prediction", "v" if denoiser.prediction == "eps" else "eps")
+
+
+def forgotten(row: str) -> Callable[[Any, pytest.MonkeyPatch], None]:
+    """Zeros in the place of a condition."""
+
+    def plant(denoiser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        call = denoiser.call
+        zeros = lambda rows: rows | {row: torch.zeros_like(rows[row])}  # noqa: E731
+        monkeypatch.setattr(denoiser, "call", lambda x, time, rows: call(x, time, zeros(rows)))
+
+    return plant
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """Args:
+    family: the adapter.
+    make: a pipeline with random weights, of the architecture that the family's published models have.
+    run: (pipe, prompts or classes, noise [B, C, H, W], steps, guidance scale) -> the latents that the pipeline itself
+        ends with; guidance scale 1 is off.
+    """
+
+    family: type[Backbone]
+    make: Callable[[], Any]
+    run: Callable[[Any, list[Any], Tensor, int, float], Tensor]
+    faults: list[Fault] = field(default_factory=list)

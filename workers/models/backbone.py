@@ -1,0 +1,122 @@
+"""A denoiser around the network of a diffusers pipeline. A family's file says how its pipeline calls that network."""
+
+import copy
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor, nn
+
+from workers.diffusion.convert import Prediction
+from workers.diffusion.paths import Path
+from workers.models.conditions import Conditions
+from workers.models.denoiser import Denoiser
+
+
+class _Enough(Exception):
+    """The last block that is looked at has run."""
+
+
+class Backbone(Denoiser):
+    """The network of a pipeline of one family. Labels are prompts (see `Conditions`), or the pipeline's own classes.
+
+    Attributes:
+        pipeline: the class that opens the family's folders.
+        part: the pipeline's name of the network.
+        lora_targets: the layers that get low-rank updates, by the ends of their names.
+        network: diffusers' model.
+        conditions: what the labels stand for; None where the network takes the labels themselves.
+    """
+
+    pipeline: ClassVar[type[DiffusionPipeline]]
+    part: ClassVar[str] = "transformer"
+    lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
+
+    def __init__(
+        self,
+        network: nn.Module,
+        path: Path,
+        prediction: Prediction,
+        shape: tuple[int, ...],
+        conditions: Conditions | None,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.path, self.prediction, self.shape = network, path, prediction, shape
+        self.conditions = conditions
+        self.num_classes = self.null_label = num_classes if conditions is None else conditions.prompts
+        self.feature_channels = self.channels()
+
+    @classmethod
+    @abstractmethod
+    def of(cls, pipe: Any, prompts: Sequence[str]) -> Self:
+        """The denoiser of an opened pipeline, whose label i is prompts[i]."""
+
+    @abstractmethod
+    def call(self, x: Tensor, time: Tensor, rows: dict[str, Tensor]) -> Tensor:
+        """The network's answer, as its pipeline asks for it. `time` [B] is on the scale of the scheduler's timesteps;
+        `rows` are of the `conditions`, or the classes under "labels"."""
+
+    @abstractmethod
+    def taps(self) -> list[nn.Module]:
+        """The modules, in the order they run, whose outputs are the features."""
+
+    @abstractmethod
+    def channels(self) -> tuple[int, ...]:
+        """Of each of the taps."""
+
+    @abstractmethod
+    def feature(self, tap: nn.Module, output: Any, x: Tensor) -> Tensor:
+        """[B, channels, h, w] of what a tap gave for x."""
+
+    @classmethod
+    def encode(cls, pipe: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Rows of prompts, by the pipeline's own encoders."""
+        raise NotImplementedError(f"{cls.__name__} takes classes, no prompts")
+
+    @classmethod
+    def null(cls, pipe: Any) -> dict[str, Tensor]:
+        """The one row that guidance leads away from."""
+        return cls.encode(pipe, [""])
+
+    @classmethod
+    @torch.no_grad()
+    def encoded(cls, pipe: Any, prompts: Sequence[str]) -> Conditions:
+        rows, null = cls.encode(pipe, prompts), cls.null(pipe)
+        return Conditions({name: torch.cat([rows[name], null[name]]) for name in rows})
+
+    def raw(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None = None) -> Tensor:
+        assert labels is not None, "every image of this network needs a prompt or a class"
+        dtype = next(self.network.parameters()).dtype
+        time = self.path.t_to_model(t).to(x.device, torch.float32, non_blocking=True)
+        rows = {"labels": labels} if self.conditions is None else self.conditions(labels)
+        return self.call(x.to(dtype), time, rows).to(x.dtype)
+
+    def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
+        found: list[Tensor] = []
+        taps = self.taps()
+
+        def look(tap: nn.Module, _: Any, output: Any) -> None:
+            found.append(self.feature(tap, output, x).to(x.dtype))
+            if len(found) == len(taps):
+                raise _Enough
+
+        hooks = [tap.register_forward_hook(look) for tap in taps]
+        try:
+            self.raw(x, t, labels)
+        except _Enough:
+            pass
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
+
+    def with_conditions(self, copies: int) -> Denoiser:
+        raise NotImplementedError(f"{type(self).__name__} cannot be told more than its prompt or class")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Backbone":
+        other = copy.copy(self)  # shares the path and the conditions
+        other._modules = dict(self._modules) | {"network": copy.deepcopy(self.network, memo)}
+        return other
