@@ -26,8 +26,8 @@ def wrong_time(denoiser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def wrong_prediction(denoiser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """v taken for epsilon, or the other way round."""
-    monkeypatch.setattr(denoiser, "prediction", "v" if denoiser.prediction == "eps" else "eps")
+    """v taken for epsilon, anything else for v: both finite where sampling starts, as epsilon is not for a flow."""
+    monkeypatch.setattr(denoiser, "prediction", "eps" if denoiser.prediction == "v" else "v")
 
 
 def forgotten(row: str) -> Callable[[Any, pytest.MonkeyPatch], None]:
@@ -35,8 +35,12 @@ def forgotten(row: str) -> Callable[[Any, pytest.MonkeyPatch], None]:
 
     def plant(denoiser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         call = denoiser.call
-        zeros = lambda rows: rows | {row: torch.zeros_like(rows[row])}  # noqa: E731
-        monkeypatch.setattr(denoiser, "call", lambda x, time, rows: call(x, time, zeros(rows)))
+
+        def without(x: Tensor, time: Tensor, rows: dict[str, Tensor]) -> Tensor:
+            changed: Tensor = call(x, time, rows | {row: torch.zeros_like(rows[row])})
+            return changed
+
+        monkeypatch.setattr(denoiser, "call", without)
 
     return plant
 
@@ -48,9 +52,11 @@ class Tiny:
     make: a pipeline with random weights, of the architecture that the family's published models have.
     run: (pipe, prompts or classes, noise [B, C, H, W], steps, guidance scale) -> the latents that the pipeline itself
         ends with; guidance scale 1 is off.
+    guidances: the scales at which the pipeline can be run.
     """
 
     family: type[Backbone]
     make: Callable[[], Any]
     run: Callable[[Any, list[Any], Tensor, int, float], Tensor]
     faults: list[Fault] = field(default_factory=list)
+    guidances: tuple[float, ...] = (1.0, 4.0)

@@ -88,11 +88,15 @@ class Backbone(Denoiser):
         return Conditions({name: torch.cat([rows[name], null[name]]) for name in rows})
 
     def raw(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None = None) -> Tensor:
-        assert labels is not None, "every image of this network needs a prompt or a class"
         dtype = next(self.network.parameters()).dtype
         time = self.path.t_to_model(t).to(x.device, torch.float32, non_blocking=True)
-        rows = {"labels": labels} if self.conditions is None else self.conditions(labels)
-        return self.call(x.to(dtype), time, rows).to(x.dtype)
+        return self.call(x.to(dtype), time, self.rows(labels)).to(x.dtype)
+
+    def rows(self, labels: Tensor | None) -> dict[str, Tensor]:
+        """What `call` is given for labels [B]; nothing for a network that takes none."""
+        if labels is None:
+            return {}
+        return {"labels": labels} if self.conditions is None else self.conditions(labels)
 
     def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
         found: list[Tensor] = []

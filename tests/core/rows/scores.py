@@ -152,6 +152,6 @@ ROWS = {
             SIGN,
             Fault(sdi.SDI, "noise", lambda self, samples, t, rng: torch.ones_like(samples.x)),  # not the sample's
         ],
-        mixture=mixture(SDISettings, learning_rate=1e-3),
+        mixture=mixture(SDISettings),
     ),
 }

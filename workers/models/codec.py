@@ -1,0 +1,42 @@
+"""Between images and the latents that a network sees."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Codec:
+    """The VAE of a pipeline, with the pipeline's scaling: latents = (what the VAE gives - shift) * scale.
+
+    Where the VAE's config has them, `latents_mean` and `latents_std`, one number per channel, take the place of the
+    shift and join the scale. Images are [B, 3, H, W] in [-1, 1].
+    """
+
+    def __init__(self, vae: Any) -> None:
+        self.vae = vae
+        config = vae.config
+        mean, std = config.get("latents_mean"), config.get("latents_std")
+        if mean is not None and std is not None:
+            self.shift, spread = _per_channel(mean), _per_channel(std)
+        else:
+            self.shift, spread = torch.tensor(config.get("shift_factor") or 0.0), torch.tensor(1.0)
+        self.scale = config.scaling_factor / spread
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents [B, C, h, w]; of a VAE that gives a distribution, its mode."""
+        encoded = self.vae.encode(images.to(self.vae.dtype))
+        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latent
+        return (latents.float() - self.shift.to(latents.device)) * self.scale.to(latents.device)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images, clipped."""
+        there = latents / self.scale.to(latents.device) + self.shift.to(latents.device)
+        images: Tensor = self.vae.decode(there.to(self.vae.dtype), return_dict=False)[0]
+        return images.float().clamp(-1, 1)
+
+
+def _per_channel(values: list[float]) -> Tensor:
+    return torch.tensor(values).reshape(1, -1, 1, 1)
