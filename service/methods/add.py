@@ -19,7 +19,8 @@ class ADDSettings(AdversarialSettings):
     forwards: ClassVar[float] = 5.0
     backwards: ClassVar[float] = 3.0
     known_limit: ClassVar[str] = (
-        "On the digits the steps after the first add noise, as LADD's do; more distillation makes samples class means."
+        "On the digits the steps after the first add noise, as LADD's do, and the same was tried; more distillation "
+        "makes samples class means."
     )
 
     gan_loss: Literal["non_saturating", "hinge"] = Field(

@@ -19,6 +19,7 @@ class SDISettings(GeneratorSettings):
     forwards: ClassVar[float] = 6.0
     backwards: ClassVar[float] = 1.0
 
+    iterations: int = Field(420, ge=1, le=10_000_000, description="Optimizer steps of the student.")
     inversion: Literal["fixed_point", "ddim"] = Field(
         "fixed_point",
         description="How a sample's noise is found: from the noise that it was made of, or by DDIM upwards from the "

@@ -21,7 +21,8 @@ class UFOGenSettings(AdversarialSettings):
     forwards: ClassVar[float] = 4.0
     backwards: ClassVar[float] = 3.0
     known_limit: ClassVar[str] = (
-        "On the digits it is slow: the noise of the next sampling time hides most of what its critic could see."
+        "On the digits it is slow: the noise of the next sampling time hides most of what its critic could see. More "
+        "reconstruction (1 and 5), lower learning rates and a longer average were tried."
     )
     networks: ClassVar[int] = 4
     trained_networks: ClassVar[int] = 2
