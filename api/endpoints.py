@@ -69,6 +69,7 @@ def _view(behind: Services, pair: Pair) -> EndpointView:
         url=f"{behind.settings.resolved_gateway_url()}/v1",
         steps=student.steps,
         num_classes=student.num_classes,
+        text=student.text,
         image_size=student.image_size,
         created_at=row.created_at,
     )

@@ -159,10 +159,11 @@ def settings_table(settings: Iterable[Shown]) -> Table:
 
 
 def teachers_table(teachers: Iterable[TeacherView]) -> Table:
-    out = table("ID", "NAME", "IMAGE", "CLASSES", "PREDICTS", "PARAMETERS", "SOURCE")
+    out = table("ID", "NAME", "FAMILY", "IMAGE", "ASKED FOR BY", "PREDICTS", "PARAMETERS", "SOURCE")
     for t in teachers:
-        size, classes = "×".join(map(str, t.image_size)), "–" if t.num_classes is None else str(t.num_classes)
-        out.add_row(t.id, t.name, size, classes, t.prediction_type, f"{t.parameters:,}", t.source)
+        size, asked = "×".join(map(str, t.image_size)), "–" if t.num_classes is None else f"{t.num_classes} classes"
+        asked = "prompts" if t.text else asked
+        out.add_row(t.id, t.name, t.family, size, asked, t.prediction_type, f"{t.parameters:,}", t.source)
     return out
 
 

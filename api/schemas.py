@@ -167,12 +167,14 @@ class TeacherView(Answer):
     id: str
     name: str
     source: str
+    family: str = Field(description="unet2d (a UNet2DModel on pixels), stable-diffusion, sdxl, dit …")
     pipeline: str = Field(description="The pipeline class of model_index.json.")
     scheduler: str
     prediction_type: str
     image_size: list[int] = Field(description="[channels, height, width]")
     num_classes: int | None
-    parameters: int
+    text: bool = Field(description="Whether it is asked for images by prompts.")
+    parameters: int = Field(description="Of the network that denoises.")
     sha256: str
     created_at: datetime
 
@@ -187,6 +189,7 @@ class StudentView(Answer):
     steps: list[int]
     image_size: list[int]
     num_classes: int | None
+    text: bool = Field(description="Whether it is asked for images by prompts.")
     parameters: int
     bytes: int
     sha256: str
@@ -216,6 +219,7 @@ class EndpointView(Answer):
     url: str = Field(description="Base URL for an OpenAI client.")
     steps: list[int]
     num_classes: int | None
+    text: bool = Field(description="Whether an images request needs a prompt.")
     image_size: list[int]
     created_at: datetime
 

@@ -11,6 +11,7 @@ from api import problems
 from api.deps import After, Behind, Creating, Limit, Made, Member, Viewer, page
 from api.schemas import Page, TeacherCreate, TeacherView
 from service import teachers
+from service.inspection import inspect
 
 router = APIRouter(prefix="/v1/teachers", tags=["teachers"])
 
@@ -20,7 +21,7 @@ async def register_teacher(body: TeacherCreate, caller: Member, behind: Behind, 
     """Check a diffusers folder and register it. Safetensors only; nothing of it is run."""
     async with behind.db.read() as session:
         await teachers.check_source(session, caller.project_id, body.source)
-    facts = await run_in_threadpool(teachers.inspect, behind.store, body.source)
+    facts = await run_in_threadpool(inspect, behind.store, body.source)
 
     async def make(session: AsyncSession, now: datetime) -> Made:
         teacher = await teachers.register(session, caller.project_id, body.name, body.source, facts, now)

@@ -33,9 +33,15 @@ class Routed(BaseModel):
     steps: tuple[int, ...]
     teacher_steps: int
     num_classes: int | None
+    text: bool
     image_size: tuple[int, int, int]
     created: int
     with_teacher: bool
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether there is nothing to ask of it but images."""
+        return self.num_classes is None and not self.text
 
     def cards(self) -> list[ModelCard]:
         """The models that it serves: the student and, if wanted, its teacher."""
@@ -43,16 +49,25 @@ class Routed(BaseModel):
         return cards + ([self._card(f"{self.name}:teacher", [])] if self.with_teacher else [])
 
     def _card(self, name: str, steps: list[int]) -> ModelCard:
-        size = list(self.image_size)
-        return ModelCard(id=name, created=self.created, steps=steps, num_classes=self.num_classes, image_size=size)
+        return ModelCard(
+            id=name,
+            created=self.created,
+            steps=steps,
+            num_classes=self.num_classes,
+            text=self.text,
+            image_size=list(self.image_size),
+        )
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that can be done: as many images of one class as there are seeds."""
+    """A request that can be done: as many images of one subject as there are seeds.
+
+    subject: a class, the prompt of a text-to-image model, or None for an unconditional one.
+    """
 
     teacher: bool
-    label: int | None
+    subject: int | str | None
     seeds: tuple[int, ...]
     steps: int
     guidance: float | None
@@ -64,21 +79,34 @@ def resolve(request: ImagesRequest, model: Routed, teacher: bool) -> Asked:
     seed = secrets.randbelow(2**32) if request.seed is None else request.seed  # JavaScript reads it back exactly
     return Asked(
         teacher=teacher,
-        label=_label(request, model),
+        subject=_subject(request, model),
         seeds=tuple(range(seed, seed + request.n)),
         steps=_steps(request, model, teacher),
         guidance=_guidance(request, model, teacher),
     )
 
 
-def _label(request: ImagesRequest, model: Routed) -> int | None:
-    classes = model.num_classes
-    if classes is None:
-        if request.class_label is not None:
-            raise _invalid("class_label", f"{request.model} is unconditional: leave class_label out")
-        if request.prompt.strip():
-            raise _invalid("prompt", f'{request.model} is unconditional and cannot follow a prompt: send prompt ""')
-        return None
+def _subject(request: ImagesRequest, model: Routed) -> int | str | None:
+    if model.text:
+        return _prompt(request)
+    if model.num_classes is not None:
+        return _label(request, model.num_classes)
+    if request.class_label is not None:
+        raise _invalid("class_label", f"{request.model} is unconditional: leave class_label out")
+    if request.prompt.strip():
+        raise _invalid("prompt", f'{request.model} is unconditional and cannot follow a prompt: send prompt ""')
+    return None
+
+
+def _prompt(request: ImagesRequest) -> str:
+    if request.class_label is not None:
+        raise _invalid("class_label", f"{request.model} has no classes: send a prompt, and leave class_label out")
+    if not request.prompt.strip():
+        raise _invalid("prompt", f'{request.model} draws what a prompt says and none was sent: send one, as in "a cat"')
+    return request.prompt
+
+
+def _label(request: ImagesRequest, classes: int) -> int:
     if request.class_label is not None:
         label, param = request.class_label, "class_label"
     elif request.prompt.strip().isdecimal():
@@ -117,7 +145,7 @@ def _guidance(request: ImagesRequest, model: Routed, teacher: bool) -> float | N
         return None
     if not teacher:
         raise _invalid("guidance_scale", f"{request.model} has its guidance built in: leave guidance_scale out")
-    if model.num_classes is None:
+    if model.unconditional:
         raise _invalid("guidance_scale", f"{request.model} is unconditional: leave guidance_scale out")
     return asked
 

@@ -42,8 +42,8 @@ Key = tuple[bool, int, float | None]
 """teacher, steps, guidance scale: what the images of a batch have in common."""
 Connect = Callable[[str], Awaitable[DeploymentHandle]]
 """From an application's name to its replica; KeyError while there is none."""
-Item = tuple[int | None, int]
-"""Label and seed."""
+Item = tuple[int | str | None, int]
+"""What is asked for (see `Asked.subject`), and the seed."""
 
 
 async def _replica_of(app: str) -> DeploymentHandle:
@@ -80,11 +80,11 @@ class Model:
             message = f"{self.routed.name} is still being loaded; try again soon"
             raise Refusal(503, "model_loading", message, retry_after=2) from None
         teacher, steps, guidance = key
-        labels = None if self.routed.num_classes is None else [label for label, _ in items]
+        asked = None if self.routed.unconditional else [subject for subject, _ in items]
         seeds = [seed for _, seed in items]
         for last in (False,) * (BATCH_TRIES - 1) + (True,):
             try:
-                images: list[str] = await handle.generate.remote(teacher, labels, seeds, steps, guidance)
+                images: list[str] = await handle.generate.remote(teacher, asked, seeds, steps, guidance)
             except RayActorError as error:  # the replica died; the same seeds give the same images at another
                 log.warning("a batch of %s is lost: %s", self.routed.name, error)
                 if last:
@@ -160,7 +160,7 @@ class Api:
         key = (asked.teacher, asked.steps, asked.guidance)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                return await model.batcher.submit(key, [(asked.label, seed) for seed in asked.seeds])
+                return await model.batcher.submit(key, [(asked.subject, seed) for seed in asked.seeds])
         except TimeoutError:
             raise Refusal(504, "timeout", f"no images within {ANSWER_SECONDS} s", retry_after=5) from None
         except (Full, Refusal):

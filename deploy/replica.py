@@ -12,8 +12,11 @@ from PIL import Image
 from ray import serve
 
 from deploy.node_address import listen_there_only
-from workers.artifact import Student, load_student
+from workers.artifact import Model, load_student
 from workers.store import local_folder
+
+Subjects = list[int] | list[str] | None
+"""A class or a prompt for each image; None for an unconditional model."""
 
 
 def encode(images_BCHW: torch.Tensor) -> list[str]:
@@ -37,38 +40,49 @@ class Replica:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
         self._thread = ThreadPoolExecutor(1, "generate")
         self._teacher_source = teacher_source
-        self._teacher: Student | None = None
+        self._teacher: Model | None = None
         self._student = load_student(local_folder(student_url)).to(self._device)
-        self._warm_up(self._student, max_batch)
+        self._warm_up(max_batch)
 
     async def ready(self) -> None:
         """Answers once the student is loaded and warm."""
 
     async def generate(
-        self, teacher: bool, labels: list[int] | None, seeds: list[int], steps: int, guidance: float | None
+        self, teacher: bool, asked: Subjects, seeds: list[int], steps: int, guidance: float | None
     ) -> list[str]:
         """One PNG in base64 per seed."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._generate, teacher, labels, seeds, steps, guidance)
+        return await loop.run_in_executor(self._thread, self._generate, teacher, asked, seeds, steps, guidance)
 
     def _generate(
-        self, teacher: bool, labels: list[int] | None, seeds: list[int], steps: int, guidance: float | None
+        self, teacher: bool, asked: Subjects, seeds: list[int], steps: int, guidance: float | None
     ) -> list[str]:
         model = self._loaded_teacher() if teacher else self._student
-        classes = None if labels is None else torch.tensor(labels)
-        return encode(model.generate(classes, seeds, steps, guidance))
+        subjects: Any = asked if asked is None or model.text else torch.tensor(asked)
+        images = []
+        for first in range(0, len(seeds), model.batch):
+            part = slice(first, first + model.batch)
+            some = None if subjects is None else subjects[part]
+            images += encode(model.generate(some, seeds[part], steps, guidance))
+        return images
 
-    def _loaded_teacher(self) -> Student:
+    def _loaded_teacher(self) -> Model:
         if self._teacher is None:
             if self._teacher_source is None:
                 raise ValueError("this endpoint serves no teacher")
             self._teacher = load_student(local_folder(self._teacher_source)).to(self._device)
         return self._teacher
 
-    def _warm_up(self, model: Student, batch: int) -> None:
-        for size in (1, batch):
-            labels = None if model.num_classes is None else torch.zeros(size, dtype=torch.int64)
-            encode(model.generate(labels, list(range(size)), model.steps[0]))
+    def _warm_up(self, max_batch: int) -> None:
+        model = self._student
+        for size in (1, min(max_batch, model.batch)):
+            self._generate(False, _any(model, size), list(range(size)), model.steps[0], None)
+
+
+def _any(model: Model, count: int) -> Subjects:
+    if model.text:
+        return ["warm-up"] * count
+    return None if model.num_classes is None else [0] * count
 
 
 def build(args: dict[str, Any]) -> serve.Application:

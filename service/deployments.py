@@ -99,6 +99,7 @@ class Deployments:
             steps=tuple(student.steps),
             teacher_steps=int(job.spec["evaluation"]["teacher_steps"]),
             num_classes=student.num_classes,
+            text=student.text,
             image_size=(channels, height, width),
             created=int(endpoint.created_at.timestamp()),
         )

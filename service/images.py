@@ -9,13 +9,20 @@ from service.spec import Strict
 
 
 class ImagesRequest(Strict):
-    """`POST /v1/images/generations`. A class-conditional student takes `class_label`, or the class as `prompt`."""
+    """`POST /v1/images/generations`. A text-to-image student needs a `prompt`; a class-conditional one takes
+    `class_label`, or the class as `prompt`."""
 
     model: str = Field(
         min_length=1, max_length=200, description="An endpoint's name; `<name>:teacher` for its teacher."
     )
-    prompt: str = Field("", max_length=4000, description='For a class-conditional model: the class, as in "7".')
-    class_label: int | None = Field(None, ge=0, description="Class of all images; overrides the prompt.")
+    prompt: str = Field(
+        "",
+        max_length=4000,
+        description='What a text-to-image model draws. For a class-conditional model: the class, as in "7".',
+    )
+    class_label: int | None = Field(
+        None, ge=0, description="Class of all images; overrides the prompt. Only for a class-conditional model."
+    )
     n: int = Field(1, ge=1, le=16, description="Number of images.")
     size: str | None = Field(None, description="'WIDTHxHEIGHT'; must be the model's own size.")
     seed: int | None = Field(
@@ -65,6 +72,7 @@ class ModelCard(BaseModel):
     owned_by: Literal["fewstep"] = "fewstep"
     steps: list[int] = Field(description="Allowed num_inference_steps, the default first; empty means any.")
     num_classes: int | None
+    text: bool = Field(description="Whether it draws what `prompt` says.")
     image_size: list[int] = Field(description="[channels, height, width]")
 
 

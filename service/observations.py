@@ -105,6 +105,7 @@ class StudentExported(Observation):
     training_seconds: float = Field(ge=0, allow_inf_nan=False)
     image_size: list[int] = Field(description="[channels, height, width]")
     num_classes: int | None
+    text: bool = Field(False, description="Whether it is asked for images by prompts.")
     figures: dict[int, Figures] = Field(description="By sampling steps.")
     teacher_figures: dict[int, Figures] = Field(description="By sampling steps; the reference row included.")
 

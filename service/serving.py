@@ -37,6 +37,7 @@ class Served:
     steps: tuple[int, ...]
     teacher_steps: int
     num_classes: int | None
+    text: bool
     image_size: tuple[int, int, int]
     created: int
 

@@ -8,6 +8,8 @@ from service.methods import Method
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
+Prompt = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+
 
 class Strict(BaseModel):
     """Refuses what it does not know, NaN and infinity; never changes after validation."""
@@ -51,6 +53,12 @@ class JobSpec(Strict):
     name: Name | None = Field(None, description="A name to find the job and its students by.")
     teacher: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(
         description="Name or id of a registered teacher."
+    )
+    prompts: list[Prompt] | None = Field(
+        None,
+        min_length=1,
+        max_length=10_000,
+        description="What a text-to-image teacher is asked for while it teaches; the first ones make the sample grids.",
     )
     method: Method | None = Field(None, description="The method of a job with a single stage.")
     stages: list[Stage] | None = Field(

@@ -55,11 +55,13 @@ class Teacher(Row):
     project_id: Mapped[str] = mapped_column(default="", doc="Empty: every project's.")
     name: Mapped[str]
     source: Mapped[str]
+    family: Mapped[str]
     pipeline: Mapped[str]
     scheduler: Mapped[str]
     prediction_type: Mapped[str]
     image_size: Mapped[list[int]]
     num_classes: Mapped[int | None]
+    text: Mapped[bool]
     parameters: Mapped[int]
     sha256: Mapped[str]
     created_at: Mapped[datetime]
@@ -110,9 +112,7 @@ class Job(Row):
     losses: Mapped[int] = mapped_column(default=0)
     preemptions: Mapped[int] = mapped_column(default=0)
     retries_done: Mapped[int] = mapped_column(default=0)
-    run_seconds: Mapped[float] = mapped_column(
-        default=0.0, doc="On the cluster, in ended attempts since the last retry."
-    )
+    run_seconds: Mapped[float] = mapped_column(default=0.0, doc="On the cluster, in ended attempts since last retry.")
     requeued_at: Mapped[datetime | None] = mapped_column(doc="When it last came back to the queue.")
     not_before: Mapped[datetime | None]
     look_at: Mapped[datetime | None] = mapped_column(doc="When the reconciler looks at it next; None: it need not.")
@@ -255,6 +255,7 @@ class Student(Row):
     training_seconds: Mapped[float]
     image_size: Mapped[list[int]]
     num_classes: Mapped[int | None]
+    text: Mapped[bool]
     figures: Mapped[dict[str, Any]]
     teacher_figures: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]

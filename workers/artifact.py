@@ -18,7 +18,10 @@ from diffusers import DDIMScheduler, DDPMScheduler, LCMScheduler, TCDScheduler, 
 
 from workers.diffusion.paths import VPDiscrete
 from workers.diffusion.sampler import SamplerSpec, draw, seeded
+from workers.families.registry import family_of
+from workers.models.denoiser import Denoiser
 from workers.models.unet2d import PREDICTION_TYPES, UNetDenoiser, load_teacher, scheduler_config
+from workers.pipeline_model import PipelineModel
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -71,8 +74,18 @@ class Student:
         image_size: (channels, height, width).
     """
 
-    def __init__(self, denoiser: UNetDenoiser, scheduler: Any, steps: tuple[int, ...]) -> None:
-        self.unet, self.scheduler, self.steps = denoiser.unet, scheduler, steps
+    batch = 250
+    """Images to make at once."""
+    text = False
+
+    def __init__(self, folder: Path, denoiser: UNetDenoiser, scheduler: Any, steps: tuple[int, ...]) -> None:
+        self.folder, self.denoiser, self.unet, self.scheduler, self.steps = (
+            folder,
+            denoiser,
+            denoiser.unet,
+            scheduler,
+            steps,
+        )
         self.num_classes, self.null_label = denoiser.num_classes, denoiser.null_label
         self.image_size: tuple[int, ...] = denoiser.shape
         self.device = torch.device("cpu")  # asking the network goes through all of its parameters
@@ -87,18 +100,34 @@ class Student:
         self.device = torch.device(device)
         return self
 
+    def decode(self, images: torch.Tensor) -> torch.Tensor:
+        """The images themselves: the network works on pixels."""
+        return images
+
+    def write_student(self, folder: Path, network: Denoiser, sampler: SamplerSpec) -> None:
+        """Write a student of this teacher."""
+        assert isinstance(network, UNetDenoiser)
+        write_model(folder, network.unet, sampler, scheduler_config(self.folder))
+
     @torch.inference_mode()
     def generate(
-        self, labels: torch.Tensor | None, seeds: Sequence[int], steps: int, guidance: float | None = None
+        self,
+        asked: torch.Tensor | Sequence[str] | None,
+        seeds: Sequence[int],
+        steps: int,
+        guidance: float | None = None,
     ) -> torch.Tensor:
         """Images float32 [B, C, H, W] in [-1, 1]; each depends on its own label and seed alone, not on the batch.
 
         Args:
-            labels: int64 [B] in 0 … num_classes - 1; None for an unconditional model.
+            asked: labels int64 [B] in 0 … num_classes - 1; None for an unconditional model.
             seeds: B numbers; the same seed gives plain diffusers the same image.
             steps: network calls per image.
             guidance: scale g of u + g(c - u) for a teacher; a student has its guidance built in and takes None.
         """
+        if not (asked is None or isinstance(asked, torch.Tensor)):
+            raise ValueError("this model takes no prompts: give labels")
+        labels = asked
         self._check(labels, len(seeds), steps, guidance)
         with self._one_at_a_time:
             generators = seeded(seeds)
@@ -134,8 +163,13 @@ class Student:
                 raise ValueError(f"labels must lie in 0 … {self.num_classes - 1}")
 
 
-def load_student(folder: Path) -> Student:
+Model = Student | PipelineModel
+
+
+def load_student(folder: Path, prompts: Sequence[str] = ()) -> Model:
     """Open a student's or a teacher's folder; a student's is checked against its manifest first.
+
+    `prompts` are what labels stand for, where the model takes text.
 
     A teacher samples by DDIM on evenly spaced timesteps from the last one, whatever scheduler its folder names.
 
@@ -147,14 +181,18 @@ def load_student(folder: Path) -> Student:
     manifest = read_manifest(folder)
     if manifest is not None:
         check_files(folder, manifest["files"])
-        return open_model(folder, tuple(manifest["sampler"]["steps"]))
+        return open_model(folder, tuple(manifest["sampler"]["steps"]), prompts)
+    if (family := family_of(folder)) is not None:
+        return PipelineModel(family, folder, (), prompts)
     teacher = load_teacher(folder)
-    _, config = SamplerSpec("ddim", (1,), teacher.path.timesteps).scheduler_config(scheduler_config(folder))
-    return Student(teacher, DDIMScheduler.from_config(config), steps=())
+    _, config = SamplerSpec.on(teacher.path, "ddim", (1,)).scheduler_config(scheduler_config(folder))
+    return Student(folder, teacher, DDIMScheduler.from_config(config), steps=())
 
 
-def open_model(folder: Path, steps: tuple[int, ...]) -> Student:
+def open_model(folder: Path, steps: tuple[int, ...], prompts: Sequence[str] = ()) -> Model:
     """Open the diffusers part of a student's folder; nothing is checked against a manifest."""
+    if (family := family_of(folder)) is not None:
+        return PipelineModel(family, folder, steps, prompts)
     kind = json.loads((folder / "model_index.json").read_text())["scheduler"]
     if kind[0] != "diffusers" or kind[1] not in SCHEDULERS:
         raise FolderInvalid(f"model_index.json names the scheduler {kind}: expected one of {sorted(SCHEDULERS)}")
@@ -162,7 +200,7 @@ def open_model(folder: Path, steps: tuple[int, ...]) -> Student:
     unet = UNet2DModel.from_pretrained(folder / "unet", use_safetensors=True, low_cpu_mem_usage=False)
     prediction = PREDICTION_TYPES[scheduler.config.prediction_type]
     denoiser = UNetDenoiser(unet, VPDiscrete(scheduler.alphas_cumprod), prediction).eval().requires_grad_(False)
-    return Student(denoiser, scheduler, steps)
+    return Student(folder, denoiser, scheduler, steps)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -1,6 +1,8 @@
 """The README.md of a student's folder: what it is, how good it is, how to run it."""
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 
@@ -9,7 +11,10 @@ from service.observations import Figures
 
 @dataclass(frozen=True)
 class Card:
-    """What the card tells. `guidance_scale` is the teacher's that the student has learnt, 1 for none."""
+    """What the card tells. `guidance_scale` is the teacher's that the student has learnt, 1 for none.
+
+    `call`: the pipeline's class and its arguments; None for a ConsistencyModelPipeline.
+    """
 
     label: str
     method_title: str
@@ -21,6 +26,8 @@ class Card:
     steps: tuple[int, ...]
     image_size: tuple[int, ...]
     num_classes: int | None
+    prompts: tuple[str, ...]
+    call: tuple[str, dict[str, Any]] | None
     parameters: int
     training_seconds: float
     samples: int
@@ -33,11 +40,14 @@ def model_card(card: Card) -> str:
     """Markdown with YAML front matter, as model hubs read it."""
     front = {
         "library_name": "diffusers",
-        "pipeline_tag": "unconditional-image-generation",
+        "pipeline_tag": "text-to-image" if card.prompts else "unconditional-image-generation",
         "tags": ["fewstep", "distillation", "few-step", *([] if card.num_classes is None else ["class-conditional"])],
     }
     channels, height, width = card.image_size
+    pipeline = card.call[0] if card.call else "ConsistencyModelPipeline"
     conditions = "unconditional" if card.num_classes is None else f"classes 0 to {card.num_classes - 1}"
+    if card.prompts:
+        conditions = f"text, learnt from {len(card.prompts)} prompt{'' if len(card.prompts) == 1 else 's'}"
     guidance = f" under guidance scale {card.guidance_scale:g}" if card.guidance_scale != 1 else ""
     return f"""---
 {yaml.safe_dump(front, sort_keys=False).strip()}
@@ -54,9 +64,9 @@ draws an image in {_steps(card.steps)}; plain diffusers runs it.
 
 ```python
 import torch
-from diffusers import ConsistencyModelPipeline
+from diffusers import {pipeline}
 
-pipeline = ConsistencyModelPipeline.from_pretrained(".")  # this folder
+pipeline = {pipeline}.from_pretrained(".")  # this folder
 {_call(card)}
 images[0].save("image.png")
 ```
@@ -89,6 +99,14 @@ def _steps(steps: tuple[int, ...]) -> str:
 
 
 def _call(card: Card) -> str:
+    if card.call:
+        asked = json.dumps(list(card.prompts[:2]) or [0, 1], ensure_ascii=False)
+        told = "".join(f"\n    {name}={value!r}," for name, value in card.call[1].items())
+        return f"""images = pipeline(
+    {asked},
+    num_inference_steps={card.steps[0]},{told}
+    generator=[torch.Generator().manual_seed(seed) for seed in range({len(card.prompts[:2]) or 2})],
+).images"""
     columns = min(card.num_classes or 10, 10)
     labels = "" if card.num_classes is None else f"\n    class_labels=list(range({columns})),"
     return f"""images = pipeline(

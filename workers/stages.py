@@ -10,7 +10,7 @@ from service.methods.base import MethodSettings, PairSettings
 from service.spec import JobSpec
 from service.status import Wish
 from workers import finish
-from workers.artifact import folder_sha256
+from workers.artifact import folder_sha256, load_student
 from workers.compute import hasten
 from workers.data.digits import load_digits
 from workers.data.source import ImageSource
@@ -19,9 +19,8 @@ from workers.host import Host
 from workers.methods.base import Method
 from workers.methods.registry import REGISTRY
 from workers.models.denoiser import Denoiser
-from workers.models.unet2d import UNetDenoiser, load_teacher
 from workers.pairs import make_pairs
-from workers.preview import Preview
+from workers.preview import Decode, Preview, itself
 from workers.state import Finished, State, read
 from workers.trainer import Cadence, Trainer
 
@@ -41,12 +40,12 @@ def run(spec: JobSpec, teacher_folder: Path, host: Host) -> Outcome:
         TeacherInvalid: the teacher cannot be used with this spec.
         workers.trainer.Diverged: a loss or a gradient is not finite.
     """
-    teacher = load_teacher(teacher_folder).to(host.device)
-    assert isinstance(teacher, UNetDenoiser)
+    model = load_student(teacher_folder, spec.prompts or ()).to(host.device)
+    teacher = model.denoiser
     checkpoint = host.latest_checkpoint()
     state = read(checkpoint) if checkpoint else State()
 
-    stopped = train(spec, teacher, host, state, folder_sha256(teacher_folder))
+    stopped = train(spec, teacher, host, state, _identity(spec, teacher_folder), model.decode)
     done = _steps_before(spec, state.stage) + state.step
     if stopped:
         return Outcome(stopped, done)
@@ -55,28 +54,36 @@ def run(spec: JobSpec, teacher_folder: Path, host: Host) -> Outcome:
         host.phase("evaluating")
         for student in state.finished:
             network = student_network(spec, teacher, student)
-            assert isinstance(network, UNetDenoiser)
             finish.export(
-                network.unet,
+                model,
+                network,
                 student.sampler,
                 student.method,
                 student.label,
                 student.stage,
                 spec,
-                teacher_folder,
                 host,
                 student.training_seconds,
             )
     return Outcome(None, done)
 
 
-def train(spec: JobSpec, teacher: Denoiser, host: Host, state: State, identity: str = "") -> Wish | None:
+def train(
+    spec: JobSpec,
+    teacher: Denoiser,
+    host: Host,
+    state: State,
+    identity: str = "",
+    decode: Decode = itself,
+) -> Wish | None:
     """Run the stages that are left; `state` is moved on in place. Returns the wish that stopped it, or None.
 
-    `identity` is of the teacher's weights: what it made is kept under it.
+    Args:
+        identity: of the teacher's weights; what it made is kept under it.
+        decode: images of what the networks work on.
     """
     chain = spec.chain()
-    preview = Preview(host, teacher.num_classes)
+    preview = Preview(host, teacher.num_classes, decode)
     if state.step < chain[-1].method.total_steps() or state.stage + 1 < len(chain):
         host.phase("training")
     if state.stage == state.step == 0 and host.rank == 0:
@@ -98,6 +105,11 @@ def train(spec: JobSpec, teacher: Denoiser, host: Host, state: State, identity: 
         if stopped or state.stage + 1 == len(chain):
             return stopped
         state.stage, state.step, state.live = state.stage + 1, 0, {}
+
+
+def _identity(spec: JobSpec, teacher_folder: Path) -> str:
+    """Of what the teacher makes: its weights and, where it takes text, the prompts."""
+    return folder_sha256(teacher_folder) + finish.prompts_identity(spec.prompts or ())
 
 
 def build(settings: MethodSettings, teacher: Denoiser, start: Denoiser | None = None) -> Method:

@@ -5,7 +5,7 @@ Learning rates and randomness are functions of the step, so nets, averages, opti
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -89,16 +89,10 @@ def _student_meta(student: Finished) -> dict[str, Any]:
         "method": student.method,
         "stage": student.stage,
         "training_seconds": student.training_seconds,
-        "sampler": {
-            "kind": student.sampler.kind,
-            "steps": list(student.sampler.steps),
-            "num_train_timesteps": student.sampler.num_train_timesteps,
-        },
+        "sampler": asdict(student.sampler),
     }
 
 
 def _student(meta: dict[str, Any], weights: dict[str, Tensor]) -> Finished:
-    sampler = SamplerSpec(
-        meta["sampler"]["kind"], tuple(meta["sampler"]["steps"]), meta["sampler"]["num_train_timesteps"]
-    )
+    sampler = SamplerSpec(**meta["sampler"] | {"steps": tuple(meta["sampler"]["steps"])})
     return Finished(meta["label"], meta["method"], meta["stage"], sampler, meta["training_seconds"], weights)

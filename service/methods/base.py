@@ -32,6 +32,10 @@ class MethodSettings(BaseModel):
 
     needs_classes: ClassVar[bool] = False
     "Whether it makes sense only with a teacher that knows classes."
+    needs_own_network: ClassVar[bool] = False
+    "Whether its student is told more than the teacher is: where a step leads, or a guidance scale."
+    fits_flows: ClassVar[bool] = True
+    "Whether diffusers has a scheduler that runs its student on a rectified flow."
 
     kind: str
     batch_size: int = Field(64, ge=1, le=65_536, description="Images per optimizer step, over all workers.")

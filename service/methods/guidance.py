@@ -17,6 +17,7 @@ class GuidanceSettings(GuidanceRange, MethodSettings):
     paper: ClassVar[str] = "arXiv:2210.03142"
     data_need: ClassVar[DataNeed] = "images"
     summary: ClassVar[str] = "One evaluation gives what guidance takes two for; progressive then halves the steps."
+    needs_own_network: ClassVar[bool] = True
     forwards: ClassVar[float] = 3.0
     backwards: ClassVar[float] = 1.0
     needs_classes: ClassVar[bool] = True

@@ -16,6 +16,7 @@ class LCMSettings(AveragedTargetSettings):
     family: ClassVar[Family] = "trajectory"
     paper: ClassVar[str] = "arXiv:2310.04378"
     summary: ClassVar[str] = "Consistency distillation of the guided teacher, skipping steps of a fine time grid."
+    needs_own_network: ClassVar[bool] = True
     forwards: ClassVar[float] = 4.0
     backwards: ClassVar[float] = 1.0
 

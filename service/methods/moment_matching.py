@@ -17,6 +17,7 @@ class MomentMatchingSettings(ScoreSettings):
     paper: ClassVar[str] = "arXiv:2406.04103"
     data_need: ClassVar[DataNeed] = "images"
     summary: ClassVar[str] = "What a noisy image says about the clean one is the same along the student's steps."
+    fits_flows: ClassVar[bool] = False
     forwards: ClassVar[float] = 12.0
     backwards: ClassVar[float] = 4.0
     known_limit: ClassVar[str] = "One step cannot draw from the posterior: the method is made for four and more."

@@ -16,6 +16,7 @@ class TCDSettings(AveragedTargetSettings):
     family: ClassVar[Family] = "trajectory"
     paper: ClassVar[str] = "arXiv:2402.19159"
     summary: ClassVar[str] = "Neighbouring points of a trajectory lead to one point anywhere below them."
+    fits_flows: ClassVar[bool] = False
     forwards: ClassVar[float] = 3.0
     backwards: ClassVar[float] = 1.0
 

@@ -119,6 +119,7 @@ class AdversarialSettings(MethodSettings, NoisedCriticSettings):
 class FlowMapSettings(MethodSettings):
     """Of a method whose student is told where its step leads to."""
 
+    needs_own_network: ClassVar[bool] = True
     networks: ClassVar[int] = 4
     trained_networks: ClassVar[int] = 1
 

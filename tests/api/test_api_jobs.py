@@ -237,10 +237,11 @@ async def test_the_gateway_is_passed_through(server: Server) -> None:
         error = {"message": "busy", "type": "server_error", "param": None, "code": "overloaded"}
         return httpx.Response(429, json={"error": error}, headers={"Retry-After": "1"})
 
-    about = {"object": "model", "created": 1, "owned_by": "fewstep", "steps": [4], "num_classes": 10}
+    about = {"object": "model", "created": 1, "owned_by": "fewstep", "steps": [4], "num_classes": 10, "text": False}
     served = [{"id": name, **about, "image_size": [1, 8, 8]} for name in ("fast", "fast:teacher", "somebody-elses")]
     await run(server, name="mine")
-    await server.http.post("/v1/endpoints", json={"name": "fast", "student": "mine-progressive-4"})
+    made = await server.http.post("/v1/endpoints", json={"name": "fast", "student": "mine-progressive-4"})
+    assert (made.json()["num_classes"], made.json()["text"]) == (10, False)
     down = await server.http.post("/v1/images/generations", json={"model": "fast"})
     assert (down.status_code, down.json()["error"]["code"]) == (503, "not_ready")
     server.app.state.gateway = httpx.AsyncClient(transport=httpx.MockTransport(gateway), base_url="http://gateway")

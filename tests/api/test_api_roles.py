@@ -25,7 +25,15 @@ NOT_AUDITED = {"validate_job", "report", "generate_images"}
 EVERYBODYS = {"list_methods", "get_method", "validate_job"}
 """They know nothing of any project."""
 IMAGE = {"created": 1, "data": [], "model": "fast", "num_inference_steps": 4, "duration_ms": 1}
-MODEL = {"id": "fast", "object": "model", "created": 1, "owned_by": "fewstep", "steps": [4], "num_classes": 10}
+MODEL = {
+    "id": "fast",
+    "object": "model",
+    "created": 1,
+    "owned_by": "fewstep",
+    "steps": [4],
+    "num_classes": 10,
+    "text": False,
+}
 
 
 def gateway(request: httpx.Request) -> httpx.Response:

@@ -12,8 +12,9 @@ from diffusers import ConsistencyModelPipeline, DDIMScheduler, UNet2DModel
 
 from service.spec import JobSpec
 from workers import finish
+from workers.artifact import load_student
 from workers.diffusion.sampler import SamplerSpec
-from workers.models.unet2d import UNetDenoiser, load_teacher
+from workers.models.unet2d import UNetDenoiser
 
 
 @dataclass
@@ -107,13 +108,14 @@ SAMPLERS = {
 
 def export_all(root: Path, teacher_folder: Path, samplers: dict[str, SamplerSpec], spec: JobSpec) -> Exported:
     host, networks = RecordingHost(root), {}
-    teacher = load_teacher(teacher_folder)
+    model = load_student(teacher_folder)
+    teacher = model.denoiser
     for i, (label, sampler) in enumerate(samplers.items()):
         channels, size, _ = teacher.shape
         embeddings = None if teacher.num_classes is None else teacher.num_classes + 1
         unet = tiny_unet(channels, size, embeddings, seed=10 + i)
         networks[label] = UNetDenoiser(unet, teacher.path, teacher.prediction)
-        finish.export(unet, sampler, label.split("-")[0], label, 0, spec, teacher_folder, host, 12.5)
+        finish.export(model, networks[label], sampler, label.split("-")[0], label, 0, spec, host, 12.5)
     return Exported(host, networks, samplers)
 
 

@@ -163,10 +163,11 @@ def test_a_folder_that_gives_other_images_is_not_exported(
         return name, made | wrong
 
     monkeypatch.setattr(SamplerSpec, "scheduler_config", planted)
-    unet, host = exported.networks["progressive-4"].unet, type(exported.host)(tmp_path)
+    network, host = exported.networks["progressive-4"], type(exported.host)(tmp_path)
     spec = JobSpec.model_validate({"teacher": "tiny", "method": {"kind": "progressive"}})
+    sampler, model = SamplerSpec("ddim", (4,)), artifact.load_student(teacher)
     with pytest.raises(finish.ExportMismatch, match="at 4 steps"):
-        finish.export(unet, SamplerSpec("ddim", (4,)), "progressive", "wrong", 0, spec, teacher, host, 1.0)
+        finish.export(model, network, sampler, "progressive", "wrong", 0, spec, host, 1.0)
     assert host.records == {}
 
 

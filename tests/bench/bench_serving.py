@@ -49,7 +49,7 @@ def in_process(student: Student, threads: int) -> float:
 
 
 async def deploy(settings: Settings, student: Path) -> None:
-    served = Served("bench", "end-bench", student.as_uri(), None, (STEPS,), 50, 10, (1, 8, 8), 0)
+    served = Served("bench", "end-bench", student.as_uri(), None, (STEPS,), 50, 10, False, (1, 8, 8), 0)
     cluster = RayCluster(settings)
     await cluster.apply_serve(serve_config([served], settings))
     while not all(app.status == "RUNNING" for app in (await cluster.serve_apps()).values()):

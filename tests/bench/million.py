@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import listing, submission, teachers
 from service.db import Database
+from service.inspection import Facts
 from service.projects import DEFAULT, ensure_default
 from service.spec import JobSpec
 from service.status import Status
@@ -24,7 +25,7 @@ from service.tables import Job, JobMethod, Teacher
 JOBS = 1_000_000
 REPEATS = 50
 KINDS = ("progressive", "consistency", "dmd2", "adversarial", "lcm", "shortcut")
-FACTS = teachers.Facts("DDIMPipeline", "DDIMScheduler", "v_prediction", [1, 8, 8], 10, 1, "0" * 64)
+FACTS = Facts("DDIMPipeline", "DDIMScheduler", "v_prediction", [1, 8, 8], 10, 1, "0" * 64)
 
 _ID = "'job_' || substr('00000000000000000000000000', 1, 26 - length(CAST(i AS TEXT))) || CAST(i AS TEXT)"
 _DIE = "(i % 1000 * 919 % 1000)"

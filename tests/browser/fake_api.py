@@ -324,7 +324,7 @@ def list_models() -> ModelList:
     cards = []
     for e in endpoints.values():
         if e.status == "ready":
-            common = {"created": 0, "num_classes": e.num_classes, "image_size": e.image_size}
+            common = {"created": 0, "num_classes": e.num_classes, "text": e.text, "image_size": e.image_size}
             cards.append(ModelCard.model_validate({"id": e.name, "steps": e.steps, **common}))
             cards.append(ModelCard.model_validate({"id": f"{e.name}:teacher", "steps": [], **common}))
     return ModelList(data=cards)
@@ -352,7 +352,7 @@ def generate(body: ImagesRequest) -> ImagesAnswer:
 
 @app.get("/version")
 def version() -> Version:
-    return Version(version="0.1.0", schema_revision="0002")
+    return Version(version="0.1.0", schema_revision="0003")
 
 
 @app.get("/{path:path}", include_in_schema=False)

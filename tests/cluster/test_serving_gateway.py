@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -24,10 +25,14 @@ DIGITS = Served(
     steps=(4, 2),
     teacher_steps=50,
     num_classes=10,
+    text=False,
     image_size=(1, 8, 16),
     created=7,
 )
-BLOBS = Served("blobs", "end-2", "file:///blobs", None, (1,), 50, None, (3, 8, 8), 8)
+BLOBS = replace(
+    DIGITS, name="blobs", app="end-2", teacher_source=None, steps=(1,), num_classes=None, image_size=(3, 8, 8)
+)
+SCENES = replace(BLOBS, name="scenes", app="end-4", teacher_source="file:///teacher", text=True)
 
 
 class Method:
@@ -52,8 +57,8 @@ class FakeReplica:
     async def _generate(self, *asked: Any) -> list[str]:
         self.calls.append(asked)
         await self.free.wait()
-        teacher, labels, seeds, steps, guidance = asked
-        texts = [f"{teacher} {labels and labels[i]} {seed} {steps} {guidance}" for i, seed in enumerate(seeds)]
+        teacher, subjects, seeds, steps, guidance = asked
+        texts = [f"{teacher} {subjects and subjects[i]} {seed} {steps} {guidance}" for i, seed in enumerate(seeds)]
         return [base64.b64encode(text.encode()).decode() for text in texts]
 
 
@@ -68,7 +73,7 @@ def api_for(replica: FakeReplica, key_sha256: str | None = None, *, open: bool =
             raise KeyError(app)
         return replica
 
-    config = serve_config([DIGITS, BLOBS, Served(**{**vars(BLOBS), "name": "slow", "app": "end-3"})], Settings())
+    config = serve_config([DIGITS, BLOBS, replace(BLOBS, name="slow", app="end-3"), SCENES], Settings())
     table = config["applications"][0]["deployments"][0]["user_config"]["models"]
     api = Api(key_sha256, open)
     for routed in map(Routed.model_validate, table):
@@ -98,9 +103,10 @@ def drawn(answer: httpx.Response) -> list[str]:
 
 async def test_models(client: httpx.AsyncClient) -> None:
     models = ModelList.model_validate_json((await client.get("/v1/models")).content).data
-    assert [model.id for model in models] == ["digits", "digits:teacher", "blobs", "slow"]
+    assert [model.id for model in models] == ["digits", "digits:teacher", "blobs", "slow", "scenes", "scenes:teacher"]
     assert (models[0].steps, models[1].steps) == ([4, 2], [])
     assert (models[0].num_classes, models[0].image_size) == (10, [1, 8, 16])
+    assert [model.text for model in models] == [False] * 4 + [True] * 2
 
 
 async def test_defaults_and_choices(client: httpx.AsyncClient) -> None:
@@ -119,6 +125,36 @@ async def test_the_seed_that_was_drawn_gives_the_image_again(client: httpx.Async
     seeds = [image["seed"] for image in first.json()["data"]]
     assert seeds == list(range(seeds[0], seeds[0] + 3))
     assert drawn(await generate(client, prompt="7", n=3, seed=seeds[0])) == drawn(first)
+
+
+async def test_a_prompt_reaches_the_model_as_it_was_sent(client: httpx.AsyncClient) -> None:
+    asked = {"model": "scenes", "prompt": " a café, 雪\n", "seed": 5}
+    assert drawn(await generate(client, **asked, n=2)) == [f"False {asked['prompt']} {seed} 1 None" for seed in (5, 6)]
+    assert drawn(await generate(client, model="scenes", prompt="7", seed=1, size="8x8")) == ["False 7 1 1 None"]
+    assert drawn(await generate(client, model="scenes:teacher", prompt="a cat", seed=2, guidance_scale=3)) == [
+        "True a cat 2 50 3.0"
+    ]
+
+
+async def test_prompts_of_several_clients_share_a_batch(replica: FakeReplica) -> None:
+    replica.free.clear()
+    async with client_for(api_for(replica)) as client:
+        first = asyncio.create_task(generate(client, model="scenes", prompt="first", seed=0))
+        while not replica.calls:
+            await asyncio.sleep(0)
+        others = [
+            asyncio.create_task(generate(client, model="scenes", prompt=prompt, seed=seed, n=2))
+            for seed, prompt in ((1, "a cat"), (4, "a dog"))
+        ]
+        for _ in range(50):
+            await asyncio.sleep(0)
+        replica.free.set()
+        assert drawn(await first) == ["False first 0 1 None"]
+        assert [drawn(await other) for other in others] == [
+            ["False a cat 1 1 None", "False a cat 2 1 None"],
+            ["False a dog 4 1 None", "False a dog 5 1 None"],
+        ]
+    assert replica.calls[1:] == [(False, ["a cat", "a cat", "a dog", "a dog"], [1, 2, 4, 5], 1, None)]
 
 
 @pytest.mark.parametrize(
@@ -140,6 +176,15 @@ async def test_the_seed_that_was_drawn_gives_the_image_again(client: httpx.Async
         ({"prompt": "7", "response_format": "url"}, 400, "response_format", "b64_json"),
         ({"model": "blobs", "prompt": "a blob"}, 400, "prompt", "unconditional"),
         ({"model": "blobs", "class_label": 1}, 400, "class_label", "unconditional"),
+        ({"model": "scenes"}, 400, "prompt", "send one"),
+        ({"model": "scenes", "prompt": ""}, 400, "prompt", "send one"),
+        ({"model": "scenes:teacher", "prompt": " \n"}, 400, "prompt", "send one"),
+        ({"model": "scenes", "prompt": "a cat", "class_label": 1}, 400, "class_label", "leave class_label out"),
+        ({"model": "scenes", "class_label": 1}, 400, "class_label", "leave class_label out"),
+        ({"model": "scenes", "prompt": "a cat", "size": "16x8"}, 400, "size", "8x8"),
+        ({"model": "scenes", "prompt": "a cat", "guidance_scale": 2}, 400, "guidance_scale", "built in"),
+        ({"model": "scenes", "prompt": 7}, 400, "prompt", "string"),
+        ({"model": "scenes", "prompt": "x" * 4001}, 400, "prompt", "4000"),
         ({"model": "slow"}, 503, None, "being loaded"),
     ],
 )

@@ -10,6 +10,7 @@ import torch
 
 from service.errors import TeacherInvalid
 from workers.diffusion.guidance import Guided, guided
+from workers.diffusion.paths import VPCosine
 from workers.diffusion.sampler import SamplerSpec, consistency_function, sample, seeded
 from workers.models.unet2d import UNetDenoiser, load_teacher, scheduler_config, teacher_scheduler
 
@@ -87,8 +88,8 @@ def test_a_sampler_refuses_steps_that_its_scheduler_cannot_take() -> None:
 def test_the_consistency_function_is_the_identity_at_time_zero() -> None:
     x, x0 = torch.randn(2, 3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     zero, one = torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
-    assert torch.equal(consistency_function(x, x0, zero), x)
-    torch.testing.assert_close(consistency_function(x, x0, one), x0, rtol=0, atol=1e-5)
+    assert torch.equal(consistency_function(x, x0, zero, VPCosine()), x)
+    torch.testing.assert_close(consistency_function(x, x0, one, VPCosine()), x0, rtol=0, atol=1e-5)
 
 
 def test_guidance_is_u_plus_g_times_the_difference_in_one_forward(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from workers.diffusion.sampler import SamplerSpec
 from workers.methods.registry import REGISTRY
 from workers.models.mixture import MlpDenoiser, six_modes
 from workers.models.smaller import smaller
-from workers.models.unet2d import UNetDenoiser, load_teacher, scheduler_config
+from workers.models.unet2d import UNetDenoiser, load_teacher
 from workers.randomness import BatchRng
 from workers.templates.regression import Regression
 
@@ -103,7 +103,7 @@ def test_every_method_trains_a_smaller_student(kind: str) -> None:
 @pytest.fixture
 def exported(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     calls: list[Any] = []
-    monkeypatch.setattr(finish, "export", lambda *args: calls.append(args))
+    monkeypatch.setattr(finish, "export", lambda _, network, *rest: calls.append((network.unet, *rest)))
     return calls
 
 
@@ -135,13 +135,14 @@ def test_a_chain_goes_on_with_the_smaller_student(exported: list[Any], local_hos
 
 
 def test_a_smaller_student_is_a_folder_of_its_own_size(tmp_path: Path) -> None:
-    teacher = load_teacher(TEACHER)
-    small = teacher.smaller(0.5, 1)
-    sampler = SamplerSpec("ddim", (2,), teacher.path.timesteps)
-    artifact.write_model(tmp_path, small.unet, sampler, scheduler_config(TEACHER))
+    teacher = artifact.load_student(TEACHER)
+    small = teacher.denoiser.smaller(0.5, 1)
+    assert isinstance(small, UNetDenoiser)
+    sampler = SamplerSpec.on(small.path, "ddim", [2])
+    teacher.write_student(tmp_path, small, sampler)
     opened = artifact.open_model(tmp_path, (2,))
-    assert opened.parameters == small.unet.num_parameters() < teacher.unet.num_parameters() / 3
-    finish.check_same_images(small, sampler, opened.generate)
+    assert opened.parameters == small.unet.num_parameters() < teacher.parameters / 3
+    finish.check_same_images(small, sampler, opened)
 
 
 def features(weight: float) -> Regression[Any]:

@@ -13,7 +13,8 @@ from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
 
 from workers.families.sana import Sana
 
-SIZE = 8
+SIZE = 16
+"""Latents: the pipeline takes only multiples of 32 pixels."""
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
 
 

@@ -14,13 +14,13 @@ from fake_cluster import FakeCluster
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service import projects, teachers
+from service import inspection, projects, teachers
 from service.columns import Row
 from service.db import Database, head_revision
 from service.settings import Settings
 from service.tables import Teacher
 
-FACTS = teachers.Facts(
+FACTS = inspection.Facts(
     pipeline="DDIMPipeline",
     scheduler="DDIMScheduler",
     prediction_type="v_prediction",

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from service.columns import Row
 from service.db import Database, SchemaMismatch, head_revision, insert_once
 from service.ids import is_id, new_id
-from service.tables import Secret
+from service.tables import Secret, Teacher
 
 OUTLIVED = {"idempotency_keys"}
 """Tables that the code before this version still uses while both run; a later migration drops them."""
@@ -68,6 +68,20 @@ async def test_the_database_itself_refuses_an_unknown_status(db: ClockedDatabase
             await session.execute(text(insert))
     async with db.write() as session:
         await session.execute(text(insert.replace("asleep", "queued")))
+
+
+async def test_what_was_there_before_there_were_families(db: ClockedDatabase) -> None:
+    """Rows as code of revision 0002 writes them; the same defaults fill those that the migration finds."""
+    insert = """
+        INSERT INTO teachers (id, name, source, pipeline, scheduler, prediction_type, image_size, parameters, sha256,
+            created_at)
+        VALUES ('tea_x', 'digits', '', '', '', '', '[1, 8, 8]', 1, '', '2026-01-01')
+    """
+    async with db.write() as session:
+        await session.execute(text(insert))
+    async with db.read() as session:
+        found = await session.get_one(Teacher, "tea_x")
+    assert (found.family, found.text) == ("unet2d", False)
 
 
 async def test_foreign_keys_hold(db: ClockedDatabase) -> None:

@@ -6,17 +6,22 @@ The kinds:
 - `renoise`: predict the clean image, add fresh noise, repeat (arXiv:2303.01469, algorithm 1); `LCMScheduler`.
 - `gamma`: a deterministic step to below the next time, and fresh noise back up to it (arXiv:2402.19159, section 4.3);
   `TCDScheduler`, on the times of `renoise`.
+
+On a rectified flow the steps are even in sigma, whatever the shift of the teacher: the one grid that all of diffusers'
+pipelines can be brought to by the scheduler's config alone. There `ddim` is `FlowMatchEulerDiscreteScheduler` and
+`renoise` is `FlowMatchLCMScheduler`, which takes the network's x0 as it is; the other kinds have no stock scheduler.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from workers.diffusion.paths import expand
+from workers.diffusion.paths import EDM, Path, RectifiedFlow, expand
 from workers.diffusion.solver import jump, posterior
 from workers.models.denoiser import Denoiser
 
@@ -28,6 +33,19 @@ LCM_TIMESTEP_SCALING = 10.0
 LCM_SIGMA_DATA = 0.5
 GAMMA = 0.3
 """Share of a `gamma` step's timestep that is covered by fresh noise; the value of TCDScheduler that pipelines use."""
+
+FLOW_SCHEDULERS: dict[SamplerKind, str] = {
+    "ddim": "FlowMatchEulerDiscreteScheduler",
+    "renoise": "FlowMatchLCMScheduler",
+}
+
+SCHEDULER_KINDS: dict[str, SamplerKind] = {
+    "DDIMScheduler": "ddim",
+    "DDPMScheduler": "ancestral",
+    "LCMScheduler": "renoise",
+    "TCDScheduler": "gamma",
+    **{name: kind for kind, name in FLOW_SCHEDULERS.items()},
+}
 
 _NOISE_SCHEDULE = (
     "num_train_timesteps",
@@ -46,13 +64,32 @@ class SamplerSpec:
     kind: see above.
     steps: the numbers of steps that the student is made for, its own first.
     num_train_timesteps: of the teacher's scheduler: times are (timestep + 1)/num_train_timesteps.
+    shift: of a rectified flow's path, whose times these are; None elsewhere.
     """
 
     kind: SamplerKind
     steps: tuple[int, ...]
     num_train_timesteps: int = 1000
+    shift: float | None = None
+
+    @classmethod
+    def on(cls, path: Path, kind: SamplerKind, steps: Sequence[int]) -> "SamplerSpec":
+        """For a network on `path`. On a rectified flow a student has its own number of steps alone.
+
+        Raises:
+            ValueError: no scheduler of diffusers runs such a student.
+        """
+        if isinstance(path, EDM):
+            raise ValueError("no scheduler of diffusers takes few-step students with EDM's preconditioning")
+        if isinstance(path, RectifiedFlow):
+            return cls(kind, tuple(steps[:1]), path.timesteps, path.shift)
+        return cls(kind, tuple(steps), path.timesteps)
 
     def __post_init__(self) -> None:
+        if self.shift is not None and self.kind not in FLOW_SCHEDULERS:
+            raise ValueError(
+                f"no scheduler of diffusers takes {self.kind} steps on a rectified flow; it has {list(FLOW_SCHEDULERS)}"
+            )
         longest = min(LCM_GRID, self.num_train_timesteps) if self._on_lcm_grid else self.num_train_timesteps
         if not self.steps or not all(1 <= n <= longest for n in self.steps):
             raise ValueError(f"a {self.kind} sampler takes 1 to {longest} steps, not {list(self.steps)}")
@@ -75,6 +112,9 @@ class SamplerSpec:
 
         Of `gamma` the last s is timestep 0, where TCDScheduler ends.
         """
+        if self.shift is not None:
+            grid = RectifiedFlow(self.shift).t_of_sigma(torch.linspace(1, 0, steps + 1, dtype=torch.float64)).tolist()
+            return list(pairwise(grid))
         starts = self.timesteps(steps)
         if self.kind == "ddim":  # DDIMScheduler steps by N // steps, which is not always its own next timestep
             ends = [max(start - self.num_train_timesteps // steps, -1) for start in starts]
@@ -94,6 +134,9 @@ class SamplerSpec:
         Args:
             teacher: config of the teacher's scheduler; its noise schedule and prediction type are kept.
         """
+        if self.shift is not None:
+            end = 1 / self.steps[0] if self.steps[0] > 1 else None  # for pipelines that leave the sigmas to it
+            return FLOW_SCHEDULERS[self.kind], {"num_train_timesteps": 1000, "shift": 1.0, "shift_terminal": end}
         config = {key: teacher[key] for key in _NOISE_SCHEDULE if key in teacher}
         config |= {"clip_sample": False, "thresholding": False, "set_alpha_to_one": True}
         if self.kind == "ddim":
@@ -117,9 +160,11 @@ def boundary_scales(t: Tensor, num_train_timesteps: int = 1000) -> tuple[Tensor,
     return LCM_SIGMA_DATA**2 / norm, scaled / norm.sqrt()
 
 
-def consistency_function(x: Tensor, x0: Tensor, t: Tensor, num_train_timesteps: int = 1000) -> Tensor:
-    """f(x, t), given the network's x0 there."""
-    c_skip, c_out = boundary_scales(t, num_train_timesteps)
+def consistency_function(x: Tensor, x0: Tensor, t: Tensor, path: Path) -> Tensor:
+    """f(x, t), given the network's x0 there; on a rectified flow that is x0 itself, which is x at t = 0."""
+    if isinstance(path, RectifiedFlow):
+        return x0
+    c_skip, c_out = boundary_scales(t, path.timesteps)
     return expand(c_skip, x) * x + expand(c_out, x) * x0
 
 
@@ -160,7 +205,7 @@ def sample(
             if i < steps:
                 x = path.add_more_noise(x, draw(denoiser.shape, generators, device), low, s)
             continue
-        x = consistency_function(x, x0, t, spec.num_train_timesteps)
+        x = consistency_function(x, x0, t, path)
         if then > 0:
             x = path.add_noise(x, draw(denoiser.shape, generators, device), s)
     return x

@@ -68,11 +68,12 @@ class Evaluator:
     trained_on: torch.Tensor
     features: Callable[[torch.Tensor], torch.Tensor]
     logits: Callable[[torch.Tensor], torch.Tensor] | None
+    batch: int = BATCH
 
     def figures(self, generate: Generate, steps: int, samples: int, seed: int = 0) -> Figures:
         """Generate `samples` images, the same number of each class, and judge them. About a second beside sampling."""
         started = time.perf_counter()
-        images = draw(generate, self.num_classes, steps, samples, seed)
+        images = draw(generate, self.num_classes, steps, samples, seed, self.batch)
         milliseconds = 1000 * (time.perf_counter() - started) / len(images)
         return self.judge(images, balanced_labels(samples, self.num_classes), milliseconds)
 
@@ -118,22 +119,25 @@ def digits_evaluator(num_classes: int | None = NUM_CLASSES, classifier: Path = d
     )
 
 
-def teacher_evaluator(teacher: Generate, num_classes: int | None, steps: int, samples: int) -> Evaluator:
+def teacher_evaluator(
+    teacher: Generate, num_classes: int | None, steps: int, samples: int, batch: int = BATCH
+) -> Evaluator:
     """For a teacher whose training data is not at hand: against its own samples, in pixels averaged down to 8×8.
 
     Figures then say how far a student is from its teacher, not from the data, and accuracy is None. Half of the samples
     stand for held-out images and the other half for training images.
     """
-    held_out = draw(teacher, num_classes, steps, samples, seed=1)
+    held_out = draw(teacher, num_classes, steps, samples, 1, batch)
     labels = balanced_labels(samples, num_classes)
     return Evaluator(
         identity=f"teacher-v{VERSION}-{steps}",
         num_classes=num_classes,
         held_out=held_out,
         held_out_labels=torch.zeros(len(held_out), dtype=torch.int64) if labels is None else labels,
-        trained_on=draw(teacher, num_classes, steps, samples, seed=2),
+        trained_on=draw(teacher, num_classes, steps, samples, 2, batch),
         features=small_pixels,
         logits=None,
+        batch=batch,
     )
 
 

@@ -27,6 +27,14 @@ class DiT(TransformerBackbone):
         shape = (network.config.in_channels, *(network.config.sample_size,) * 2)
         return cls(network, path, prediction, shape, None, network.config.num_embeds_ada_norm)
 
+    @classmethod
+    def plain(cls, pipe: Any, asked: list[Any], generators: list[Any], steps: int, size: tuple[int, ...]) -> Tensor:
+        """Of classes; the pipeline knows its size."""
+        images: Tensor = pipe(
+            asked, guidance_scale=1.0, generator=generators, num_inference_steps=steps, output_type="pt"
+        ).images
+        return images * 2 - 1
+
     def call(self, x: Tensor, time: Tensor, rows: dict[str, Tensor]) -> Tensor:
         out: Tensor = self.network(x, timestep=time, class_labels=rows["labels"], return_dict=False)[0]
         return out[:, : self.shape[0]]

@@ -1,7 +1,7 @@
 """FLUX.1 (schnell, dev): joint attention over packed patches of a VAE's latents and a prompt by T5."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import FluxPipeline
@@ -29,6 +29,7 @@ class Flux(FlowBackbone):
     """
 
     pipeline = FluxPipeline
+    plain_arguments: ClassVar[dict[str, Any]] = {}  # what it calls guidance is an input of the network
     lora_targets = (*FlowBackbone.lora_targets, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
     embedded_guidance: float = 3.5
 

@@ -1,7 +1,7 @@
 """PixArt-Sigma: a transformer on a VAE's latents that attends to the tokens of a prompt, by T5."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from diffusers import PixArtSigmaPipeline
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ class PixArtSigma(TransformerBackbone):
     """
 
     pipeline = PixArtSigmaPipeline
+    plain_arguments: ClassVar[dict[str, Any]] = {"guidance_scale": 1.0, "use_resolution_binning": False}
 
     @classmethod
     def of(cls, pipe: Any, prompts: Sequence[str]) -> Self:

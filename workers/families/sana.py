@@ -1,7 +1,7 @@
 """SANA: a transformer with linear attention on latents of a deep-compression autoencoder, told a prompt by Gemma."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from diffusers import SanaPipeline
 from torch import Tensor, nn
@@ -18,6 +18,11 @@ class Sana(FlowBackbone):
     """
 
     pipeline = SanaPipeline
+    plain_arguments: ClassVar[dict[str, Any]] = {
+        "guidance_scale": 1.0,
+        "complex_human_instruction": None,
+        "use_resolution_binning": False,
+    }
 
     @classmethod
     def of(cls, pipe: Any, prompts: Sequence[str]) -> Self:

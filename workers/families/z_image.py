@@ -1,7 +1,7 @@
 """Z-Image: one stream of image and prompt tokens through a transformer, told a prompt by Qwen3's chat."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import ZImagePipeline
@@ -25,6 +25,7 @@ class ZImage(FlowBackbone):
     """
 
     pipeline = ZImagePipeline
+    plain_arguments: ClassVar[dict[str, Any]] = {"guidance_scale": 0.0}
 
     @classmethod
     def of(cls, pipe: Any, prompts: Sequence[str]) -> Self:

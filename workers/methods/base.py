@@ -84,7 +84,7 @@ class Method(ABC, Generic[S]):
     def sampler(self, segment: int) -> SamplerSpec:
         """How the student that segment `segment` trains is to be run."""
         steps = self.settings.student_steps()[segment]
-        return SamplerSpec(self.sampler_kind, tuple(steps), self.path.timesteps)
+        return SamplerSpec.on(self.path, self.sampler_kind, steps)
 
     def students(self, segment: int, average: Denoiser) -> list[tuple[SamplerSpec, Denoiser]]:
         """What segment `segment` leaves, from the averaged weights: networks in the teacher's format."""

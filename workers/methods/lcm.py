@@ -41,7 +41,7 @@ class LCM(ToldGuidance[LCMSettings], AveragedTarget[LCMSettings]):
         return i / n * self.path.t_max, (i - self.settings.skip).clamp(min=0) / n * self.path.t_max
 
     def f(self, network: Denoiser, x: Tensor, t: Tensor, at: Draw) -> Tensor:
-        return consistency_function(x, self.told_x0(network, x, t, at), t, self.path.timesteps)
+        return consistency_function(x, self.told_x0(network, x, t, at), t, self.path)
 
     def neighbour(self, at: Draw) -> Tensor:
         return jump(at.x, self.guided(at), at.t, at.s, self.path)

@@ -32,7 +32,7 @@ class PeRFlow(Regression[PeRFlowSettings]):
 
     def __init__(self, settings: PeRFlowSettings, teacher: Denoiser, start: Denoiser) -> None:
         super().__init__(settings, teacher, start)
-        spec = SamplerSpec("ddim", (settings.windows,), self.path.timesteps)
+        spec = SamplerSpec.on(self.path, "ddim", [settings.windows])
         self.windows = torch.tensor(spec.times(settings.windows), dtype=torch.float64)
 
     def times(self, rng: BatchRng, segment: int) -> tuple[Tensor, Tensor]:

@@ -36,12 +36,12 @@ class Tract(Regression[TractSettings]):
     def small_step(self, segment: int) -> float:
         """t - t': every segment has as many of them."""
         teacher_steps, steps = self.settings.phases()[segment]
-        t, s = SamplerSpec("ddim", (steps,), self.path.timesteps).times(steps)[0]
+        t, s = SamplerSpec.on(self.path, "ddim", [steps]).times(steps)[0]
         return (t - s) * steps / teacher_steps
 
     def times(self, rng: BatchRng, segment: int) -> tuple[Tensor, Tensor]:
         teacher_steps, steps = self.settings.phases()[segment]
-        ends = torch.tensor(SamplerSpec("ddim", (steps,), self.path.timesteps).times(steps), dtype=torch.float64)
+        ends = torch.tensor(SamplerSpec.on(self.path, "ddim", [steps]).times(steps), dtype=torch.float64)
         i = (rng.uniform() * teacher_steps).long()
         t, s = ends[i % steps].unbind(1)
         return t - (i // steps) * self.small_step(segment), s

@@ -25,6 +25,7 @@ class Backbone(Denoiser):
     Attributes:
         pipeline: the class that opens the family's folders.
         part: the pipeline's name of the network.
+        plain_arguments: with which the pipeline runs a network that needs no guidance.
         lora_targets: the layers that get low-rank updates, by the ends of their names.
         network: diffusers' model.
         conditions: what the labels stand for; None where the network takes the labels themselves.
@@ -32,6 +33,7 @@ class Backbone(Denoiser):
 
     pipeline: ClassVar[type[DiffusionPipeline]]
     part: ClassVar[str] = "transformer"
+    plain_arguments: ClassVar[dict[str, Any]] = {"guidance_scale": 1.0}
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
 
     def __init__(
@@ -72,6 +74,13 @@ class Backbone(Denoiser):
         """[B, channels, h, w] of what a tap gave for x."""
 
     @classmethod
+    def plain(cls, pipe: Any, asked: list[Any], generators: list[Any], steps: int, size: tuple[int, ...]) -> Tensor:
+        """Images [B, 3, H, W] in [-1, 1] of the given size, as a user of the pipeline gets them with guidance off."""
+        told = {"height": size[1], "width": size[2], "output_type": "pt", **cls.plain_arguments}
+        images: Tensor = pipe(asked, num_inference_steps=steps, generator=generators, **told).images
+        return images * 2 - 1
+
+    @classmethod
     def encode(cls, pipe: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Rows of prompts, by the pipeline's own encoders."""
         raise NotImplementedError(f"{cls.__name__} takes classes, no prompts")
@@ -93,9 +102,10 @@ class Backbone(Denoiser):
         return self.call(x.to(dtype), time, self.rows(labels)).to(x.dtype)
 
     def rows(self, labels: Tensor | None) -> dict[str, Tensor]:
-        """What `call` is given for labels [B]; nothing for a network that takes none."""
-        if labels is None:
+        """What `call` is given for labels [B], conditions left out; nothing for a network that takes none."""
+        if labels is None or self.num_classes is None:
             return {}
+        labels = labels % (self.num_classes + 1)
         return {"labels": labels} if self.conditions is None else self.conditions(labels)
 
     def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
@@ -118,7 +128,8 @@ class Backbone(Denoiser):
         return found
 
     def with_conditions(self, copies: int) -> Denoiser:
-        raise NotImplementedError(f"{type(self).__name__} cannot be told more than its prompt or class")
+        """A copy that is not told: a pipeline's network has no input for conditions of ours."""
+        return self.trainable_copy()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Backbone":
         other = copy.copy(self)  # shares the path and the conditions

@@ -23,6 +23,11 @@ class Codec:
             self.shift, spread = torch.tensor(config.get("shift_factor") or 0.0), torch.tensor(1.0)
         self.scale = config.scaling_factor / spread
 
+    @property
+    def factor(self) -> int:
+        """Pixels to a latent, along a side."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Latents [B, C, h, w]; of a VAE that gives a distribution, its mode."""

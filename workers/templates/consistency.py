@@ -36,7 +36,7 @@ class SelfConsistency(Regression[S]):
 
     def f(self, network: Denoiser, x: Tensor, t: Tensor, at: Draw) -> Tensor:
         """The function that is to be consistent; here one that leads to the clean image, f(x, 0) = x."""
-        return consistency_function(x, network.predict(x, t, at.labels), t, self.path.timesteps)
+        return consistency_function(x, network.predict(x, t, at.labels), t, self.path)
 
     def neighbour(self, at: Draw) -> Tensor:
         """x_s: one DDIM step of the teacher."""

@@ -26,9 +26,7 @@ class KnowsTarget(Method[S]):
         return start.with_target()
 
     def students(self, segment: int, average: Denoiser) -> list[tuple[SamplerSpec, Denoiser]]:
-        specs = [
-            SamplerSpec(self.sampler_kind, tuple(steps), self.path.timesteps) for steps in self.settings.student_steps()
-        ]
+        specs = [SamplerSpec.on(self.path, self.sampler_kind, steps) for steps in self.settings.student_steps()]
         return [(spec, average.baked(spec.times(spec.steps[0]))) for spec in specs]
 
 

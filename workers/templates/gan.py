@@ -83,7 +83,7 @@ class AdversarialMethod(Method[A]):
         exit = self.draw_exit(rng.uniform())
         t, s = self.exits[exit].unbind(1)
         x = self.path.add_noise(batch.images, rng.normal(self.teacher.shape), t)
-        x0 = consistency_function(x, self.student.predict(x, t, batch.labels), t, self.path.timesteps)
+        x0 = consistency_function(x, self.student.predict(x, t, batch.labels), t, self.path)
         return Answer(x0, t, s, exit.to(rng.device), batch.images, batch.labels)
 
     def loss(self, role: str, batch: Batch | None, segment: int, rng: BatchRng) -> LossOut:

@@ -41,7 +41,7 @@ class Ladder(Regression[S]):
 
     def times(self, rng: BatchRng, segment: int) -> tuple[Tensor, Tensor]:
         steps = self.settings.rungs()[segment]
-        cells = torch.tensor(SamplerSpec("ddim", (steps,), self.path.timesteps).times(steps), dtype=torch.float64)
+        cells = torch.tensor(SamplerSpec.on(self.path, "ddim", [steps]).times(steps), dtype=torch.float64)
         t, s = cells[(rng.uniform() * steps).long()].unbind(1)
         return t, s
 

@@ -91,7 +91,7 @@ class Generator(Method[G]):
 
     def f(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         """One step of the student, to a clean image."""
-        return consistency_function(x, self.student.predict(x, t, labels), t, self.path.timesteps)
+        return consistency_function(x, self.student.predict(x, t, labels), t, self.path)
 
     def generate(self, rng: BatchRng, with_gradient: bool) -> Samples:
         """Samples of the student, with gradients of their own last step alone.

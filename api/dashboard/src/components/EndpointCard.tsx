@@ -9,8 +9,15 @@ import { Segments } from "./Segments";
 import { Snippet } from "./Snippet";
 import { StatusMark } from "./StatusMark";
 
+/** A prompt that the endpoint can answer. */
+function example(endpoint: Endpoint): string {
+  if (endpoint.text) return "a cat";
+  return endpoint.num_classes === null ? "" : "7";
+}
+
 function asCurl(endpoint: Endpoint): string {
-  const wanted = endpoint.num_classes === null ? "" : ', "prompt": "7"';
+  const prompt = example(endpoint);
+  const wanted = prompt && `, "prompt": "${prompt}"`;
   return `curl ${endpoint.url}/images/generations \\
   -H "Authorization: Bearer $FEWSTEP_API_KEY" -H "Content-Type: application/json" \\
   -d '{"model": "${endpoint.name}"${wanted}, "seed": 1}'`;
@@ -22,7 +29,7 @@ from openai import OpenAI
 
 client = OpenAI(base_url="${endpoint.url}", api_key=os.environ["FEWSTEP_API_KEY"])
 answer = client.images.generate(
-    model="${endpoint.name}", prompt="${endpoint.num_classes === null ? "" : "7"}", response_format="b64_json",
+    model="${endpoint.name}", prompt="${example(endpoint)}", response_format="b64_json",
     extra_body={"seed": 1, "num_inference_steps": ${endpoint.steps[0] ?? 1}},
 )
 open("image.png", "wb").write(base64.b64decode(answer.data[0].b64_json))`;

@@ -69,7 +69,7 @@ export function Controls({ endpoints, endpoint, settings, busy, onChange, onGene
       ) : (
         <div className="field wide">
           <label htmlFor="prompt">Prompt</label>
-          <input id="prompt" value={settings.prompt} onChange={(event) => onChange({ prompt: event.target.value })} />
+          <input id="prompt" required={endpoint.text} value={settings.prompt} onChange={(event) => onChange({ prompt: event.target.value })} />
         </div>
       )}
       <div className="field">

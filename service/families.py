@@ -1,0 +1,121 @@
+"""The families of teachers: which pipelines of diffusers there are, and what the folder of each must hold."""
+
+from dataclasses import dataclass
+
+UNET2D = "unet2d"
+"""The family of a plain UNet2DModel on pixels, whatever pipeline it was saved with."""
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+FLOW_PREDICTION = "flow_prediction"
+
+BETA_SCHEDULERS = (
+    "DDIMInverseScheduler",
+    "DDIMParallelScheduler",
+    "DDIMScheduler",
+    "DDPMParallelScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepInverseScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LCMScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "RePaintScheduler",
+    "SASolverScheduler",
+    "TCDScheduler",
+    "UniPCMultistepScheduler",
+)
+"""Diffusers' schedulers whose noise is DDIM's for the same betas. Of a teacher, how they sample does not matter."""
+
+EDM_SCHEDULERS = ("EDMDPMSolverMultistepScheduler", "EDMEulerScheduler")
+FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler")
+FLOW_SOLVERS = ("DPMSolverMultistepScheduler",)
+"""Of flows where their prediction_type says so."""
+
+LEGACY_CLASS = "Transformer2DModel"
+"""What DiT's and PixArt's networks were called when they were published; `norm_type` tells which one it is."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family whose folders are whole pipelines on a VAE's latents.
+
+    Attributes:
+        network: folder of the network that denoises.
+        network_class: its class in diffusers.
+        text: whether it is asked for images by prompts; else by classes.
+        flow: whether it is a rectified flow; else it has betas.
+        parts: what its pipeline cannot do without, beside network, VAE and scheduler.
+        first: the network's first weights, whose axis 1 has `patch` times the network's in_channels.
+        packed: latents' channels to one of in_channels.
+        sized_by_vae: whether its network has no size of its own.
+        legacy_norm: `norm_type` of the network in a folder that calls it by its first name.
+    """
+
+    name: str
+    network: str
+    network_class: str
+    text: bool = True
+    flow: bool = False
+    parts: tuple[str, ...] = ("text_encoder", "tokenizer")
+    first: str = "pos_embed.proj.weight"
+    patch: int = 1
+    packed: int = 1
+    sized_by_vae: bool = False
+    legacy_norm: str | None = None
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """All the parts that its pipeline cannot do without."""
+        return (self.network, "vae", "scheduler", *self.parts)
+
+
+TWO_ENCODERS = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+
+PIPELINES: dict[str, Family] = {
+    "StableDiffusionPipeline": Family("stable-diffusion", "unet", "UNet2DConditionModel", first="conv_in.weight"),
+    "StableDiffusionXLPipeline": Family(
+        "sdxl", "unet", "UNet2DConditionModel", parts=TWO_ENCODERS, first="conv_in.weight"
+    ),
+    "StableDiffusion3Pipeline": Family(
+        "sd3", "transformer", "SD3Transformer2DModel", flow=True, parts=TWO_ENCODERS
+    ),  # its third encoder may be left out
+    "FluxPipeline": Family(
+        "flux",
+        "transformer",
+        "FluxTransformer2DModel",
+        flow=True,
+        parts=TWO_ENCODERS,
+        first="x_embedder.weight",
+        packed=4,
+        sized_by_vae=True,
+    ),
+    "PixArtSigmaPipeline": Family(
+        "pixart-sigma", "transformer", "PixArtTransformer2DModel", legacy_norm="ada_norm_single"
+    ),
+    "SanaPipeline": Family("sana", "transformer", "SanaTransformer2DModel", flow=True, first="patch_embed.proj.weight"),
+    "ZImagePipeline": Family(
+        "z-image",
+        "transformer",
+        "ZImageTransformer2DModel",
+        flow=True,
+        first="all_x_embedder.2-1.weight",
+        patch=4,
+        sized_by_vae=True,
+    ),
+    "DiTPipeline": Family(
+        "dit", "transformer", "DiTTransformer2DModel", text=False, parts=(), legacy_norm="ada_norm_zero"
+    ),
+}
+"""By the `_class_name` of model_index.json."""
+
+FLOWS = frozenset(family.name for family in PIPELINES.values() if family.flow)
+
+LATENT_FACTORS = {family.name: 32 if family.name == "sana" else 8 for family in PIPELINES.values()}
+"""Pixels to a latent along a side, of the families' published VAEs."""

@@ -1,0 +1,62 @@
+"""From a pipeline's folder to a student's, and plain diffusers on it: every family, two methods of different shape."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from tiny_all import TINY
+
+from service.spec import JobSpec
+from workers import stages, trainer
+from workers.artifact import load_student
+from workers.families.registry import FAMILIES
+from workers.models.flow_backbone import FlowBackbone
+from workers.pipeline_model import PipelineModel
+from workers.run import FolderHost
+
+PROMPTS = ["a cat", "two dogs", "a boat"]
+DMD2 = {"kind": "dmd2", "iterations": 2, "steps": 1, "batch_size": 2, "fake_updates": 1, "guidance_scale": 2.0}
+KD = {"kind": "kd", "iterations": 2, "batch_size": 2, "pairs": 4, "pair_steps": 2}
+NAMES = [name for name, tiny in TINY.items() if tiny.family.pipeline.__name__ in FAMILIES]
+
+
+def job(name: str, method: dict[str, Any]) -> JobSpec:
+    text = not name.startswith("dit")
+    return JobSpec.model_validate(
+        {
+            "teacher": name,
+            "prompts": PROMPTS if text else None,
+            "method": method,
+            "preview_every": 1,
+            "checkpoint_every": 1,
+            "evaluation": {"samples": 100, "teacher_steps": 2},
+        }
+    )
+
+
+@pytest.mark.parametrize("method", [DMD2, pytest.param(KD, marks=pytest.mark.slow)], ids=["dmd2", "kd"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_teachers_folder_becomes_a_students(
+    name: str, method: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "LARGEST_SAMPLE", math.inf)  # random weights make samples of any size
+    TINY[name].make().save_pretrained(tmp_path / "teacher", safe_serialization=True)
+    host = FolderHost(tmp_path / "run", torch.device("cpu"))
+    stages.run(job(name, method), tmp_path / "teacher", host)
+    folder = next((tmp_path / "run" / "students").glob("*-1"))
+    record = json.loads(folder.with_suffix(".json").read_text())
+    student = load_student(folder)
+    assert isinstance(student, PipelineModel)
+    assert record["text"] == student.text
+    assert list(student.image_size) == record["image_size"]
+    plain = TINY[name].family.pipeline.from_pretrained(folder)
+    assert issubclass(TINY[name].family, FlowBackbone) == ("FlowMatch" in type(plain.scheduler).__name__)
+    asked: Any = ["a bird"] if student.text else torch.tensor([3])
+    images = student.generate(asked, [7], 1)
+    assert images.shape == (1, *student.image_size)
+    torch.testing.assert_close(images, student.plain(["a bird"] if student.text else [3], [7], 1), atol=1e-4, rtol=0)
+    assert isinstance(plain, diffusers.DiffusionPipeline)

@@ -1,0 +1,123 @@
+"""A pipeline's folder opened for sampling: a teacher of one of the families, or a student of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from torch import Tensor
+
+from service.errors import TeacherInvalid
+from workers.diffusion.guidance import guided
+from workers.diffusion.sampler import GAMMA, SCHEDULER_KINDS, SamplerSpec, draw, sample, seeded
+from workers.diffusion.solver import solve
+from workers.diffusion.timesteps import even_grid
+from workers.models.backbone import Backbone
+from workers.models.codec import Codec
+from workers.models.denoiser import Denoiser
+
+
+class PipelineModel:
+    """A student with the steps it is made for, or a teacher with any. It has the interface of `artifact.Student`.
+
+    Our own sampler runs it, so that an image depends on its own seed alone; some pipelines hand no generator to their
+    scheduler. What plain diffusers makes of the folder is `plain`.
+
+    Args:
+        steps: empty for a teacher.
+        prompts: what labels stand for, where it takes text.
+    """
+
+    batch = 8
+    """Images to make at once."""
+
+    def __init__(self, family: type[Backbone], folder: Path, steps: tuple[int, ...], prompts: Sequence[str]) -> None:
+        self.family, self.folder, self.steps = family, folder, steps
+        try:
+            self.pipe: Any = family.pipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        except (ValueError, OSError, RuntimeError, KeyError, TypeError, NotImplementedError) as error:
+            raise TeacherInvalid(f"the folder does not load as a {family.pipeline.__name__}: {error}") from error
+        self.pipe.set_progress_bar_config(disable=True)
+        self.denoiser = family.of(self.pipe, list(prompts) or [""]).eval().requires_grad_(False)
+        self.text = self.denoiser.conditions is not None
+        self.codec = Codec(self.pipe.vae)
+        self.scheduler = self.pipe.scheduler
+        self.num_classes = self.denoiser.num_classes
+        _, height, width = self.denoiser.shape
+        factor = self.pipe.vae_scale_factor if hasattr(self.pipe, "vae_scale_factor") else self.codec.factor
+        self.image_size: tuple[int, ...] = (3, height * factor, width * factor)
+        self.device = torch.device("cpu")
+        self.sampler = None
+        if steps:
+            self.sampler = SamplerSpec.on(self.denoiser.path, SCHEDULER_KINDS[type(self.scheduler).__name__], steps)
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.denoiser.network.parameters())
+
+    def to(self, device: torch.device | str) -> "PipelineModel":
+        """The network and the VAE; what encodes prompts stays where it is."""
+        self.denoiser.to(device)
+        self.codec.vae.to(device)
+        self.device = torch.device(device)
+        return self
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images [B, 3, H, W] in [-1, 1]."""
+        return self.codec.decode(latents)
+
+    def generate(
+        self, asked: Tensor | Sequence[str] | None, seeds: Sequence[int], steps: int, guidance: float | None = None
+    ) -> Tensor:
+        """Images float32 [B, 3, H, W] in [-1, 1].
+
+        Args:
+            asked: prompts; or labels int64 [B], which are classes or stand for the prompts that it was opened with.
+            seeds, steps, guidance: as in `artifact.Student.generate`.
+        """
+        if asked is None or len(asked) != len(seeds):
+            raise ValueError(f"give one {'prompt' if self.text else 'label'} for each of the {len(seeds)} seeds")
+        if self.steps and steps not in self.steps:
+            raise ValueError(f"this student is made for {list(self.steps)} steps, not {steps}")
+        if self.steps and guidance not in (None, 1):
+            raise ValueError("guidance is for teachers: a student has it built in")
+        denoiser, labels = self._told(asked)
+        return self.decode(self._sample(denoiser, labels.to(self.device), seeds, steps, guidance or 1.0))
+
+    def _told(self, asked: Tensor | Sequence[str]) -> tuple[Backbone, Tensor]:
+        """The denoiser that knows what is asked for, and the labels by which."""
+        if isinstance(asked, Tensor):
+            return self.denoiser, asked
+        if not self.text:
+            raise ValueError(f"this model has {self.num_classes} classes and takes no prompts: give labels")
+        prompts = sorted(set(asked))
+        denoiser = self.family.of(self.pipe, prompts).to(self.device)
+        return denoiser, torch.tensor([prompts.index(prompt) for prompt in asked])
+
+    @torch.inference_mode()
+    def _sample(self, denoiser: Backbone, labels: Tensor, seeds: Sequence[int], steps: int, guidance: float) -> Tensor:
+        if self.sampler is not None:
+            return sample(denoiser, self.sampler, steps, labels, seeded(seeds), self.device)
+        teacher, path = guided(denoiser, guidance), denoiser.path
+        noise = draw(denoiser.shape, seeded(seeds), self.device)
+        return solve(lambda x, t: teacher.predict(x, t, labels), noise, even_grid(steps), path)
+
+    def write_student(self, folder: Path, network: Denoiser, sampler: SamplerSpec) -> None:
+        """The whole pipeline with another network and its scheduler, in safetensors alone."""
+        assert isinstance(network, Backbone)
+        name, config = sampler.scheduler_config(dict(self.scheduler.config))
+        scheduler = getattr(diffusers, name).from_config(config)
+        parts = self.pipe.components | {self.family.part: network.network, "scheduler": scheduler}
+        pipe = self.family.pipeline(**parts)
+        pipe.save_pretrained(folder, safe_serialization=True)
+
+    def plain_call(self, sampler: SamplerSpec) -> tuple[str, dict[str, Any]]:
+        """The pipeline's class, and the arguments with which it runs the student."""
+        eta = {"eta": GAMMA} if sampler.kind == "gamma" else {}
+        return self.family.pipeline.__name__, self.family.plain_arguments | eta
+
+    def plain(self, prompts: Sequence[Any], seeds: Sequence[int], steps: int) -> Tensor:
+        """What plain diffusers makes of the opened folder: images [B, 3, H, W] in [-1, 1]."""
+        with torch.no_grad():
+            return self.family.plain(self.pipe, list(prompts), seeded(seeds), steps, self.image_size)
