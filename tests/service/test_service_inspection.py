@@ -15,6 +15,7 @@ from service.errors import TeacherInvalid
 from service.families import BETA_SCHEDULERS, FLOWS, PIPELINES
 from service.inspection import Facts, inspect
 from service.storage import Storage
+from workers.families.registry import FAMILIES, family_of
 
 SD = "StableDiffusionPipeline"
 SCHEDULER = "scheduler/scheduler_config.json"
@@ -81,12 +82,14 @@ def test_the_facts_of_every_family(name: str, pipelines: Callable[[str], Path]) 
     assert found.prediction_type == {"stable-diffusion-2": "v_prediction"}.get(name, found.prediction_type)
 
 
-def test_the_families_are_those_that_the_workers_open() -> None:
-    from workers.families.registry import FAMILIES
-
+def test_the_families_are_those_that_the_workers_open(tmp_path: Path) -> None:
     assert FAMILIES.keys() == PIPELINES.keys()
-    for pipeline, adapter in FAMILIES.items():
-        assert adapter.part == PIPELINES[pipeline].network
+    for pipeline, known in PIPELINES.items():
+        (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+        adapter = family_of(tmp_path)
+        assert adapter is not None
+        assert adapter.pipeline.__name__ == pipeline
+        assert adapter.part == known.network
 
 
 def test_schedulers_with_betas_are_those_of_diffusers() -> None:

@@ -1,20 +1,24 @@
-"""All families, by the pipeline class that a folder's model_index.json names."""
+"""All families, by the pipeline class that a folder's model_index.json names.
 
+A family's module is imported when one of its folders is opened: pipelines and text encoders take seconds to import,
+which workers and replicas of other teachers need not wait for.
+"""
+
+import importlib
 import json
 from pathlib import Path
 
-from workers.families.dit import DiT
-from workers.families.flux import Flux
-from workers.families.pixart_sigma import PixArtSigma
-from workers.families.sana import Sana
-from workers.families.sd3 import SD3
-from workers.families.sdxl import SDXL
-from workers.families.stable_diffusion import StableDiffusion
-from workers.families.z_image import ZImage
 from workers.models.backbone import Backbone
 
-FAMILIES: dict[str, type[Backbone]] = {
-    family.pipeline.__name__: family for family in (StableDiffusion, SDXL, SD3, Flux, PixArtSigma, Sana, ZImage, DiT)
+FAMILIES = {
+    "StableDiffusionPipeline": "stable_diffusion.StableDiffusion",
+    "StableDiffusionXLPipeline": "sdxl.SDXL",
+    "StableDiffusion3Pipeline": "sd3.SD3",
+    "FluxPipeline": "flux.Flux",
+    "PixArtSigmaPipeline": "pixart_sigma.PixArtSigma",
+    "SanaPipeline": "sana.Sana",
+    "ZImagePipeline": "z_image.ZImage",
+    "DiTPipeline": "dit.DiT",
 }
 """Without EDM: its adapter is there, but no scheduler of diffusers runs a few-step student of it."""
 
@@ -22,4 +26,9 @@ FAMILIES: dict[str, type[Backbone]] = {
 def family_of(folder: Path) -> type[Backbone] | None:
     """None for a folder of no family: a UNet2DModel's, or none of diffusers'."""
     file = folder / "model_index.json"
-    return FAMILIES.get(json.loads(file.read_text()).get("_class_name", "")) if file.exists() else None
+    name = json.loads(file.read_text()).get("_class_name", "") if file.exists() else ""
+    if name not in FAMILIES:
+        return None
+    module, family = FAMILIES[name].split(".")
+    found: type[Backbone] = getattr(importlib.import_module(f"workers.families.{module}"), family)
+    return found

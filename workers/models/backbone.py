@@ -3,16 +3,18 @@
 import copy
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from workers.diffusion.convert import Prediction
 from workers.diffusion.paths import Path
 from workers.models.conditions import Conditions
 from workers.models.denoiser import Denoiser
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 
 class _Enough(Exception):
@@ -31,7 +33,7 @@ class Backbone(Denoiser):
         conditions: what the labels stand for; None where the network takes the labels themselves.
     """
 
-    pipeline: ClassVar[type[DiffusionPipeline]]
+    pipeline: "ClassVar[type[DiffusionPipeline]]"
     part: ClassVar[str] = "transformer"
     plain_arguments: ClassVar[dict[str, Any]] = {"guidance_scale": 1.0}
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
