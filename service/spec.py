@@ -57,7 +57,7 @@ class JobSpec(Strict):
     prompts: list[Prompt] | None = Field(
         None,
         min_length=1,
-        max_length=10_000,
+        max_length=1000,
         description="What a text-to-image teacher is asked for while it teaches; the first ones make the sample grids.",
     )
     method: Method | None = Field(None, description="The method of a job with a single stage.")

@@ -17,7 +17,7 @@ from workers.models.denoiser import Denoiser
 from workers.models.mixture import MixtureDenoiser
 
 LEARN = [kind for kind, row in ROWS.items() if row.mixture is not None]
-ALWAYS = ("progressive", "consistency", "dmd2")
+ALWAYS = ("consistency",)
 """One of each shape; the others take minutes together and are run by `make methods`."""
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from workers.diffusion.guidance import guided
 from workers.diffusion.paths import VPCosine
 from workers.diffusion.solver import solve
+from workers.models import backbone
 from workers.models.backbone import Backbone
 from workers.models.stock import scheduler_times
 
@@ -62,6 +63,17 @@ def test_our_steps_are_the_pipelines(tiny: Tiny, opened: tuple[Any, Backbone]) -
         ours, theirs = ends(tiny, *opened, guidance)
         assert theirs.std() > 0.1
         torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=0)
+
+
+def test_many_prompts_are_encoded_as_few_are(tiny: Tiny, opened: tuple[Any, Backbone], monkeypatch: Any) -> None:
+    pipe, denoiser = opened
+    if denoiser.conditions is None:
+        return  # its labels are classes
+    monkeypatch.setattr(backbone, "ENCODED_AT_ONCE", 1)
+    one_by_one = tiny.family.encoded(pipe, PROMPTS)
+    assert one_by_one.prompts == len(PROMPTS)
+    for name in one_by_one.names:
+        torch.testing.assert_close(one_by_one.get_buffer(name), denoiser.conditions.get_buffer(name))
 
 
 def test_prompts_make_a_difference(opened: tuple[Any, Backbone]) -> None:

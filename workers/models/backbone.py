@@ -16,6 +16,9 @@ from workers.models.denoiser import Denoiser
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+ENCODED_AT_ONCE = 16
+"""Prompts; text encoders are large."""
+
 
 class _Enough(Exception):
     """The last block that is looked at has run."""
@@ -95,8 +98,10 @@ class Backbone(Denoiser):
     @classmethod
     @torch.no_grad()
     def encoded(cls, pipe: Any, prompts: Sequence[str]) -> Conditions:
-        rows, null = cls.encode(pipe, prompts), cls.null(pipe)
-        return Conditions({name: torch.cat([rows[name], null[name]]) for name in rows})
+        """The prompts, and the null row after them."""
+        starts = range(0, len(prompts), ENCODED_AT_ONCE)
+        parts = [cls.encode(pipe, prompts[start : start + ENCODED_AT_ONCE]) for start in starts] + [cls.null(pipe)]
+        return Conditions({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
     def raw(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None = None) -> Tensor:
         dtype = next(self.network.parameters()).dtype
