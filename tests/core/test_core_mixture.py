@@ -18,7 +18,7 @@ from workers.models.mixture import MixtureDenoiser
 
 LEARN = [kind for kind, row in ROWS.items() if row.mixture is not None]
 ALWAYS = ("consistency",)
-"""One of each shape; the others take minutes together and are run by `make methods`."""
+"""The others take minutes together, and are run by `make methods`."""
 
 
 def one_step(student: Denoiser, noise: Tensor) -> Tensor:
