@@ -21,13 +21,13 @@ from workers.run import FolderHost
 PROMPTS = ["a cat", "two dogs", "a boat"]
 DMD2 = {"kind": "dmd2", "iterations": 2, "steps": 1, "batch_size": 2, "fake_updates": 1, "guidance_scale": 2.0}
 KD = {"kind": "kd", "iterations": 2, "batch_size": 2, "pairs": 4, "pair_steps": 2}
-VARIANTS = ("stable-diffusion-2", "sd3.5", "flux-dev")
+ALWAYS = ("sdxl", "sd3", "dit")
 NAMES = [
-    pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else [])
+    pytest.param(name, marks=[] if name in ALWAYS else pytest.mark.slow)
     for name, tiny in TINY.items()
     if tiny.family.pipeline.__name__ in FAMILIES
 ]
-"""The same adapters are tested as others of these names."""
+"""One with betas, one with a flow, one of classes; the others take a minute together."""
 
 
 def job(name: str, method: dict[str, Any]) -> JobSpec:
