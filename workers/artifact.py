@@ -20,7 +20,8 @@ from workers.diffusion.paths import VPDiscrete
 from workers.diffusion.sampler import SamplerSpec, draw, seeded
 from workers.families.registry import family_of
 from workers.models.denoiser import Denoiser
-from workers.models.unet2d import PREDICTION_TYPES, UNetDenoiser, load_teacher, scheduler_config
+from workers.models.stock import PREDICTION_TYPES
+from workers.models.unet2d import UNetDenoiser, load_teacher, scheduler_config
 from workers.pipeline_model import PipelineModel
 
 FORMAT_VERSION = 1
@@ -79,13 +80,8 @@ class Student:
     text = False
 
     def __init__(self, folder: Path, denoiser: UNetDenoiser, scheduler: Any, steps: tuple[int, ...]) -> None:
-        self.folder, self.denoiser, self.unet, self.scheduler, self.steps = (
-            folder,
-            denoiser,
-            denoiser.unet,
-            scheduler,
-            steps,
-        )
+        self.folder, self.denoiser, self.unet = folder, denoiser, denoiser.unet
+        self.scheduler, self.steps = scheduler, steps
         self.num_classes, self.null_label = denoiser.num_classes, denoiser.null_label
         self.image_size: tuple[int, ...] = denoiser.shape
         self.device = torch.device("cpu")  # asking the network goes through all of its parameters

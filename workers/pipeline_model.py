@@ -1,5 +1,6 @@
 """A pipeline's folder opened for sampling: a teacher of one of the families, or a student of it."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,8 @@ class PipelineModel:
         assert isinstance(network, Backbone)
         name, config = sampler.scheduler_config(dict(self.scheduler.config))
         scheduler = getattr(diffusers, name).from_config(config)
-        parts = self.pipe.components | {self.family.part: network.network, "scheduler": scheduler}
-        pipe = self.family.pipeline(**parts)
+        pipe = copy.copy(self.pipe)  # with its settings, such as what the empty prompt is
+        pipe.register_modules(**{self.family.part: network.network, "scheduler": scheduler})
         pipe.save_pretrained(folder, safe_serialization=True)
 
     def plain_call(self, sampler: SamplerSpec) -> tuple[str, dict[str, Any]]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from diffusers import DiTPipeline
-from torch import Tensor, nn
+from torch import Tensor
 
 from workers.models.stock import variance_preserving
 from workers.models.transformer_backbone import TransformerBackbone
@@ -38,12 +38,3 @@ class DiT(TransformerBackbone):
     def call(self, x: Tensor, time: Tensor, rows: dict[str, Tensor]) -> Tensor:
         out: Tensor = self.network(x, timestep=time, class_labels=rows["labels"], return_dict=False)[0]
         return out[:, : self.shape[0]]
-
-    def blocks(self) -> list[nn.Module]:
-        network: Any = self.network
-        return list(network.transformer_blocks)
-
-    @property
-    def width(self) -> int:
-        network: Any = self.network
-        return int(network.inner_dim)

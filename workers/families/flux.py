@@ -65,11 +65,6 @@ class Flux(FlowBackbone):
         network: Any = self.network
         return [*network.transformer_blocks, *network.single_transformer_blocks]
 
-    @property
-    def width(self) -> int:
-        network: Any = self.network
-        return int(network.inner_dim)
-
     def tokens(self, output: Any) -> Tensor:
         tokens: Tensor = output[1]
         return tokens

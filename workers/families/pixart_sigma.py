@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 from diffusers import PixArtSigmaPipeline
-from torch import Tensor, nn
+from torch import Tensor
 
 from workers.models.stock import variance_preserving
 from workers.models.transformer_backbone import TransformerBackbone
@@ -45,12 +45,3 @@ class PixArtSigma(TransformerBackbone):
             return_dict=False,
         )[0]
         return out[:, : self.shape[0]]
-
-    def blocks(self) -> list[nn.Module]:
-        network: Any = self.network
-        return list(network.transformer_blocks)
-
-    @property
-    def width(self) -> int:
-        network: Any = self.network
-        return int(network.inner_dim)

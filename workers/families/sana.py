@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 from diffusers import SanaPipeline
-from torch import Tensor, nn
+from torch import Tensor
 
 from workers.models.flow_backbone import FlowBackbone
 from workers.models.stock import rectified_flow
@@ -46,10 +46,6 @@ class Sana(FlowBackbone):
             return_dict=False,
         )[0]
         return velocity
-
-    def blocks(self) -> list[nn.Module]:
-        network: Any = self.network
-        return list(network.transformer_blocks)
 
     @property
     def width(self) -> int:

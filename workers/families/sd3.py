@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from diffusers import StableDiffusion3Pipeline
-from torch import Tensor, nn
+from torch import Tensor
 
 from workers.models.flow_backbone import FlowBackbone
 from workers.models.stock import rectified_flow
@@ -39,15 +39,6 @@ class SD3(FlowBackbone):
             pooled_projections=rows["pooled"],
             return_dict=False,
         )[0]
-
-    def blocks(self) -> list[nn.Module]:
-        network: Any = self.network
-        return list(network.transformer_blocks)
-
-    @property
-    def width(self) -> int:
-        network: Any = self.network
-        return int(network.inner_dim)
 
     def tokens(self, output: Any) -> Tensor:
         tokens: Tensor = output[1]

@@ -1,13 +1,12 @@
 """Stable Diffusion XL: a UNet that is told a prompt by two encoders, its pooled embedding, and sizes."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
-from workers.models.stock import variance_preserving
 from workers.models.unet_backbone import UNetBackbone
 
 
@@ -15,11 +14,6 @@ class SDXL(UNetBackbone):
     """arXiv:2307.01952. The sizes say: an image of the size it was trained on, not cropped."""
 
     pipeline = StableDiffusionXLPipeline
-
-    @classmethod
-    def of(cls, pipe: Any, prompts: Sequence[str]) -> Self:
-        path, prediction = variance_preserving(pipe.scheduler)
-        return cls(pipe.unet, path, prediction, cls.shape_of(pipe.unet), cls.encoded(pipe, prompts))
 
     @classmethod
     def encode(cls, pipe: Any, prompts: Sequence[str]) -> dict[str, Tensor]:

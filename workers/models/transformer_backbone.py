@@ -1,6 +1,5 @@
 """Backbones that are transformers over patches of the image."""
 
-from abc import abstractmethod
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,14 +12,16 @@ TAPS = 4
 class TransformerBackbone(Backbone):
     """Its features are the image's tokens after up to `TAPS` of the first half of its blocks, evenly spaced."""
 
-    @abstractmethod
     def blocks(self) -> list[nn.Module]:
         """All blocks, in the order they run."""
+        network: Any = self.network
+        return list(network.transformer_blocks)
 
     @property
-    @abstractmethod
     def width(self) -> int:
         """Channels of a token."""
+        network: Any = self.network
+        return int(network.inner_dim)
 
     def taps(self) -> list[nn.Module]:
         blocks = self.blocks()

@@ -16,9 +16,8 @@ from workers.diffusion.convert import Prediction
 from workers.diffusion.paths import Path, VPDiscrete
 from workers.models.denoiser import Denoiser
 from workers.models.smaller import smaller
+from workers.models.stock import PREDICTION_TYPES
 from workers.models.target_time import LabelAndTarget, bake
-
-PREDICTION_TYPES: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
 
 class UNetDenoiser(Denoiser):

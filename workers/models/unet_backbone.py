@@ -1,16 +1,23 @@
 """Backbones that are diffusers' UNet2DConditionModel."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 from torch import Tensor, nn
 
 from workers.models.backbone import Backbone
+from workers.models.stock import variance_preserving
 
 
 class UNetBackbone(Backbone):
     """Its features are those of the blocks on the way down and of the bottleneck: half of the network's cost."""
 
     part = "unet"
+
+    @classmethod
+    def of(cls, pipe: Any, prompts: Sequence[str]) -> Self:
+        path, prediction = variance_preserving(pipe.scheduler)
+        return cls(pipe.unet, path, prediction, cls.shape_of(pipe.unet), cls.encoded(pipe, prompts))
 
     @staticmethod
     def shape_of(unet: Any) -> tuple[int, ...]:
