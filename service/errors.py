@@ -18,6 +18,8 @@ FewstepError
 └── DataInvalid 422      the dataset cannot be used
 """
 
+import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -27,6 +29,13 @@ class Pointer:
 
     pointer: str
     detail: str
+
+
+def unknown(thing: str, asked: str, known: Sequence[str]) -> str:
+    """The sentence for a name that is not there, with the one that may have been meant."""
+    near = difflib.get_close_matches(asked, known, n=1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return f"There is no such {thing}; {hint}Registered are: {', '.join(known[:10]) or 'none yet'}."
 
 
 class FewstepError(Exception):
