@@ -34,6 +34,7 @@ from service.observations import (
 )
 from service.status import Reason, Wish
 from workers import stages
+from workers.data.dataset import Dataset
 from workers.finish import ExportMismatch
 from workers.group import Group, lost_peer
 from workers.report import Attempt, Fenced, Refused, Reporter
@@ -209,9 +210,10 @@ def _run(host: RayHost, group: Group) -> Verdict:
         order = host.order
         ranks = "one worker" if host.world_size == 1 else f"{host.world_size} workers"
         host.log("info", f"Attempt {order.number} starts on {ranks}, {host.device.type}.")
-        builtin = order.teacher_source.startswith("builtin:")
-        teacher = local_folder(order.teacher_source if builtin else f"{order.store}/{order.teacher_source}")
-        outcome = stages.run(order.spec, teacher, host)
+        teacher = local_folder(_url(order, order.teacher_source))
+        data = order.dataset
+        dataset = None if data is None else Dataset(data, local_folder(_url(order, data.source)))
+        outcome = stages.run(order.spec, teacher, host, dataset)
     except (Fenced, Refused):
         raise
     except StoreLost as error:
@@ -236,6 +238,11 @@ def _run(host: RayHost, group: Group) -> Verdict:
         host.tell(Stopped, wish=outcome.stopped, step=outcome.step)
     host.flush()
     return "done" if outcome.stopped is None else "stopped"
+
+
+def _url(order: AttemptOrder, source: str) -> str:
+    """Of a path in the store; what ships with the package or lies elsewhere has one of its own."""
+    return source if source.startswith("builtin:") or "://" in source else f"{order.store}/{source}"
 
 
 def _word(error: Exception) -> str:
