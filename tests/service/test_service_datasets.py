@@ -21,7 +21,8 @@ from service.storage import Storage
 
 Files = dict[str, bytes]
 FEATURES = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
-ROWS = pa.table({"image": [{"bytes": b"1", "path": None}] * 5, "label": [0, 1, 0, 1, 1]})
+SPOKEN = {"img": {"dtype": "binary", "_type": "Value"}, "text": {"dtype": "string", "_type": "Value"}}
+ROWS = pa.table({"image": [{"bytes": b"1", "path": "a.png"}] * 5, "label": [0, 1, 0, 1, 1]})
 CAPTIONED = pa.table({"img": [b"1", b"2"], "text": ["a", "b"]})
 
 
@@ -51,9 +52,10 @@ def arrow(table: pa.Table, rows_of_a_batch: int = 2) -> bytes:
 
 def saved(at: str = "", features: Any = FEATURES, **data: bytes) -> Files:
     """As `save_to_disk` writes it."""
-    state = {"_data_files": [{"filename": f"{name}.arrow"} for name in data]}
+    of_its_format = {"_format_columns": None, "_format_kwargs": {}, "_format_type": None, "_output_all_columns": False}
+    state = {"_data_files": [{"filename": f"{name}.arrow"} for name in data], "_fingerprint": "0", "_split": None}
     files = {f"{at}{name}.arrow": content for name, content in data.items()}
-    about = {"dataset_info.json": {"features": features}, "state.json": state}
+    about = {"dataset_info.json": {"features": features}, "state.json": state | of_its_format}
     return files | {f"{at}{name}": json.dumps(content).encode() for name, content in about.items()}
 
 
@@ -91,7 +93,7 @@ SAVED: list[tuple[Files, str, int, list[str] | None]] = [
     (saved(one=arrow(ROWS), two=arrow(ROWS, 1)), "classes", 10, ["cat", "dog"]),
     ({**saved("train/", one=arrow(ROWS)), **saved("test/", one=arrow(ROWS)), "dataset_dict.json":
         b'{"splits": ["test", "train"]}'}, "classes", 5, ["cat", "dog"]),
-    (saved(features={"img": {}, "text": {}}, one=arrow(CAPTIONED)), "captions", 2, None),
+    (saved(features=SPOKEN, one=arrow(CAPTIONED)), "captions", 2, None),
     ({"data/train-0.parquet": parquet(ROWS, FEATURES), "data/test-0.parquet": parquet(ROWS)}, "classes", 5,
         ["cat", "dog"]),
     ({"a.parquet": parquet(ROWS), "b.parquet": parquet(ROWS)}, "nothing", 10, None),
