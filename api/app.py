@@ -18,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from api import (
     attempts,
     audit,
+    datasets,
     endpoints,
     health,
     images,
@@ -60,6 +61,7 @@ RESOURCES = (
     attempts,
     methods,
     teachers,
+    datasets,
     students,
     endpoints,
     images,

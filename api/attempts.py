@@ -4,8 +4,8 @@ from fastapi import APIRouter
 
 from api import problems
 from api.deps import AttemptId, Behind
-from service import attempts, teachers
-from service.observations import AttemptOrder, Done, Failure, Phase, Report, ReportAnswer, Stopped
+from service import attempts, datasets, teachers
+from service.observations import AttemptOrder, DatasetOrder, Done, Failure, Phase, Report, ReportAnswer, Stopped
 from service.spec import JobSpec
 
 router = APIRouter(prefix="/v1/attempts/{attempt_id}", tags=["attempts"])
@@ -21,13 +21,16 @@ async def get_attempt_order(attempt: AttemptId, behind: Behind) -> AttemptOrder:
     async with behind.db.write() as session:
         row, job = await attempts.order(session, attempt)
         teacher = await teachers.get(session, job.project_id, job.teacher_id)
+        spec = JobSpec.model_validate(job.spec)
+        data = None if spec.data is None else await datasets.get(session, job.project_id, spec.data)
     return AttemptOrder(
         attempt_id=row.id,
         job_id=job.id,
         number=row.number,
-        spec=JobSpec.model_validate(job.spec),
+        spec=spec,
         teacher=job.teacher,
         teacher_source=teacher.source,
+        dataset=None if data is None else DatasetOrder.model_validate(data, from_attributes=True),
         store=behind.store.url,
         folder=f"jobs/{job.id}",
         writer=row.writer,

@@ -24,6 +24,7 @@ jobs = typer.Typer(no_args_is_help=True, help="Submit and follow distillation jo
 students = typer.Typer(no_args_is_help=True, help="The students that jobs left.")
 endpoints = typer.Typer(no_args_is_help=True, help="Hosted students.")
 teachers = typer.Typer(no_args_is_help=True, help="Registered teachers.")
+datasets = typer.Typer(no_args_is_help=True, help="Registered datasets.")
 db = typer.Typer(no_args_is_help=True, help="The database.")
 store = typer.Typer(no_args_is_help=True, help="The artifact store.")
 for name, group in (
@@ -31,6 +32,7 @@ for name, group in (
     ("students", students),
     ("endpoints", endpoints),
     ("teachers", teachers),
+    ("datasets", datasets),
     ("db", db),
     ("store", store),
     ("webhooks", cli_webhooks.webhooks),
@@ -81,7 +83,7 @@ def methods(as_json: Json = False) -> None:
 
 
 def read_spec(
-    file: Path | None, teacher: str, method: str | None, settings: list[str], name: str | None
+    file: Path | None, teacher: str, data: str | None, method: str | None, settings: list[str], name: str | None
 ) -> dict[str, Any]:
     """A spec from a YAML or JSON file, or from the options; `--set` changes the method's settings of either."""
     spec: dict[str, Any]
@@ -97,8 +99,7 @@ def read_spec(
         fail("give a job file, or --method (see `fewstep methods`)")
     else:
         spec = {"teacher": teacher, "method": {"kind": method}}
-    if name:
-        spec["name"] = name
+    spec |= {key: value for key, value in (("name", name), ("data", data)) if value}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
@@ -111,6 +112,7 @@ def read_spec(
 def jobs_submit(
     file: Annotated[Path | None, typer.Argument(help="YAML or JSON job spec; - reads standard input.")] = None,
     teacher: Annotated[str, typer.Option(help="Name of a registered teacher.")] = "digits",
+    data: Annotated[str | None, typer.Option(help="Name of a registered dataset.")] = None,
     method: Annotated[str | None, typer.Option(help="Method of a job with one stage.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Method setting, as name=value.")] = None,
     name: Annotated[str | None, typer.Option(help="A name for the job and its students.")] = None,
@@ -118,7 +120,7 @@ def jobs_submit(
     as_json: Json = False,
 ) -> None:
     """Submit a job."""
-    spec = read_spec(file, teacher, method, settings or [], name)
+    spec = read_spec(file, teacher, data, method, settings or [], name)
     with server() as client:
         job = client.submit(spec)
         if not watch:
@@ -205,6 +207,22 @@ def teachers_register(name: str, source: str, as_json: Json = False) -> None:
     with server() as client:
         teacher = client.register_teacher(name, source)
         print_json(teacher) if as_json else console.print(render.teachers_table([teacher]))
+
+
+@datasets.command("list")
+def datasets_list(as_json: Json = False) -> None:
+    """Registered datasets."""
+    with server() as client:
+        found = list(client.datasets())
+        print_json(found) if as_json else console.print(render.datasets_table(found))
+
+
+@datasets.command("add")
+def datasets_add(name: str, source: str, as_json: Json = False) -> None:
+    """Register images, tars, rows or prompts by their folder's path inside the artifact store."""
+    with server() as client:
+        dataset = client.register_dataset(name, source)
+        print_json(dataset) if as_json else console.print(render.datasets_table([dataset]))
 
 
 @students.command("list")

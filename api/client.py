@@ -10,6 +10,7 @@ from typing import Any, Self
 import httpx
 
 from api.schemas import (
+    DatasetView,
     DeliveryView,
     EndpointView,
     EventView,
@@ -157,6 +158,14 @@ class Client:
         """`source` is a diffusers folder's path inside the artifact store."""
         body = {"name": name, "source": source}
         return TeacherView.model_validate(self.call("POST", "/v1/teachers", json=body).json())
+
+    def datasets(self) -> Iterator[DatasetView]:
+        return (DatasetView.model_validate(dataset) for dataset in self.pages("/v1/datasets"))
+
+    def register_dataset(self, name: str, source: str) -> DatasetView:
+        """`source` is a folder's path inside the artifact store."""
+        body = {"name": name, "source": source}
+        return DatasetView.model_validate(self.call("POST", "/v1/datasets", json=body).json())
 
     def students(self, job_id: str | None = None) -> Iterator[StudentView]:
         return (StudentView.model_validate(student) for student in self.pages("/v1/students", job=job_id))

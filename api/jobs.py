@@ -140,6 +140,7 @@ def job_view(
 ) -> JobView:
     """`spec`: the job's, resolved, where it is at hand; else it is read from the row."""
     said = job.detail.strip().splitlines()
+    spec = spec or JobSpec.model_validate(job.spec)
     return JobView(
         id=job.id,
         name=job.name,
@@ -152,8 +153,9 @@ def job_view(
         losses=job.losses,
         preemptions=job.preemptions,
         teacher=job.teacher,
+        data=spec.data,
         methods=job.methods.split(),
-        spec=spec or JobSpec.model_validate(job.spec),
+        spec=spec,
         step=job.step,
         total_steps=job.total_steps,
         progress=min(1.0, job.step / job.total_steps),

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from api.schemas import (
     AuditView,
+    DatasetView,
     DeliveryView,
     EndpointView,
     JobView,
@@ -79,6 +80,7 @@ def job_sheet(job: JobView) -> Table:
         "status": f"{coloured(job.status)}  {job.detail}",
         "progress": f"{job.step} of {job.total_steps} steps{eta}",
         "teacher": job.teacher,
+        "data": job.data or "–",
         "method": " → ".join(job.methods),
         "attempts": ", ".join(f"{a.number}: {a.reason or 'running'}" for a in job.attempts) or "none yet",
         "students": ", ".join(job.students) or "none yet",
@@ -164,6 +166,14 @@ def teachers_table(teachers: Iterable[TeacherView]) -> Table:
         size, asked = "×".join(map(str, t.image_size)), "–" if t.num_classes is None else f"{t.num_classes} classes"
         asked = "prompts" if t.text else asked
         out.add_row(t.id, t.name, t.family, size, asked, t.prediction_type, f"{t.parameters:,}", t.source)
+    return out
+
+
+def datasets_table(datasets: Iterable[DatasetView]) -> Table:
+    out = table("ID", "NAME", "FORMAT", "CONTENT", "CLASSES", "SAMPLES", "BYTES", "SOURCE")
+    for d in datasets:
+        classes = "–" if d.classes is None else str(len(d.classes))
+        out.add_row(d.id, d.name, d.format, d.content, classes, f"{d.samples:,}", f"{d.bytes:,}", d.source)
     return out
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.methods.base import DataNeed, Family
-from service.observations import Figures
+from service.observations import DataContent, DataFormat, Figures
 from service.spec import JobSpec, Name, Strict
 from service.status import Reason, Role, Status, Wish
 from service.tables import DeliveryStatus
@@ -61,6 +61,7 @@ class JobView(Answer):
     losses: int = Field(description="Attempts lost to dead processes or machines.")
     preemptions: int = Field(description="Attempts that made room for jobs of higher priority; charged to nothing.")
     teacher: str
+    data: str | None = Field(description="The dataset that it learns from, as the spec names it.")
     methods: list[str] = Field(description="The method of each stage.")
     spec: JobSpec
     step: int = Field(description="Optimizer steps done.")
@@ -176,6 +177,28 @@ class TeacherView(Answer):
     text: bool = Field(description="Whether it is asked for images by prompts.")
     parameters: int = Field(description="Of the network that denoises.")
     sha256: str
+    created_at: datetime
+
+
+class DatasetCreate(Strict):
+    name: Name
+    source: str = Field(
+        min_length=1,
+        max_length=500,
+        description="A folder of images, tars, rows or prompts: its path inside the store.",
+    )
+
+
+class DatasetView(Answer):
+    object: Literal["dataset"] = "dataset"
+    id: str
+    name: str
+    source: str
+    format: DataFormat = Field(description="images (a folder), webdataset, huggingface, or prompts alone.")
+    content: DataContent = Field(description="What is known of each sample; captions where there are classes as well.")
+    samples: int = Field(description="As far as names and headers tell; images are decoded by jobs alone.")
+    bytes: int
+    classes: list[str] | None = Field(description="Their names, by label.")
     created_at: datetime
 
 

@@ -14,9 +14,12 @@ FewstepError
 │   ├── DatabaseUnavailable 503
 │   ├── StoreUnavailable 503     the artifact store does not answer, or with an error
 │   └── StorageFull 503          a disk has no space left
-└── TeacherInvalid 422   the teacher's folder cannot be used
+├── TeacherInvalid 422   the teacher's folder cannot be used
+└── DataInvalid 422      the dataset cannot be used
 """
 
+import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -26,6 +29,13 @@ class Pointer:
 
     pointer: str
     detail: str
+
+
+def unknown(thing: str, asked: str, known: Sequence[str]) -> str:
+    """The sentence for a name that is not there, with the one that may have been meant."""
+    near = difflib.get_close_matches(asked, known, n=1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return f"There is no such {thing}; {hint}Registered are: {', '.join(known[:10]) or 'none yet'}."
 
 
 class FewstepError(Exception):
@@ -95,3 +105,7 @@ class StorageFull(NotReady):
 
 class TeacherInvalid(FewstepError):
     status, code, title = 422, "teacher_invalid", "The teacher cannot be used"
+
+
+class DataInvalid(FewstepError):
+    status, code, title = 422, "data_invalid", "The data cannot be used"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import Any
 
 from sqlalchemy import func, select, update
@@ -13,6 +14,8 @@ from service.ids import is_id
 from service.status import ACTIVE, REASONS, TERMINAL, TRANSITIONS, Reason, Status, Wish
 from service.tables import Attempt, Checkpoint, Job, JobMethod, Metric, Sample
 
+FOLDER = "jobs"
+"""The store's folder in which each job has its own, by id."""
 AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 """`look_at` of a job that the reconciler has to look at before all others."""
 
@@ -25,6 +28,15 @@ async def get(session: AsyncSession, project_id: str, job_id: str, *, lock: bool
     if job is None:
         raise NotFound("There is no such job; GET /v1/jobs lists them.")
     return job
+
+
+async def left_by_others(session: AsyncSession, project_id: str, path: str) -> bool:
+    """Whether `path` of the store is what jobs of other projects left: to this project, it is not there."""
+    top, *rest = PurePosixPath(path).parts or (".",)
+    if top != FOLDER:
+        return False
+    job_id = rest[0] if rest and is_id(rest[0], "job") else ""
+    return await session.scalar(select(Job.project_id).where(Job.id == job_id)) != project_id
 
 
 async def load(session: AsyncSession, job_id: str) -> Job:

@@ -20,8 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from service import attempts
 from service.db import Database, insert_once
 from service.jobs import AT_ONCE
+from service.platform_tables import Duty
 from service.status import ACTIVE, Status
-from service.tables import Attempt, Duty, Job
+from service.tables import Attempt, Job
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.db import insert_once
-from service.tables import Secret
+from service.platform_tables import Secret
 
 
 async def master_key(session: AsyncSession, name: str) -> bytes:

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.cluster import NodeSeen
 from service.db import insert_once
-from service.tables import Node
+from service.platform_tables import Node
 
 
 async def store(session: AsyncSession, seen: Sequence[NodeSeen], now: datetime) -> None:

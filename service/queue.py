@@ -13,11 +13,12 @@ from service import attempts, events, jobs, nodes
 from service.admission import Plan, Promised, Scene, Share, Waiting, plan, why
 from service.db import Database
 from service.meters import Meters
+from service.platform_tables import Node
 from service.room import Machine, Shape
 from service.serving import REPLICA_CPUS
 from service.settings import Settings
 from service.status import ACTIVE, Reason, Status, Wish
-from service.tables import Attempt, Endpoint, Job, Node, Project
+from service.tables import Attempt, Endpoint, Job, Project
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,10 @@ from service.methods import Method
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
-Prompt = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+PROMPT_LENGTH = 2000
+"""Characters; encoders of text read the first hundreds."""
+
+Prompt = Annotated[str, StringConstraints(min_length=1, max_length=PROMPT_LENGTH)]
 
 
 class Strict(BaseModel):
@@ -59,6 +62,9 @@ class JobSpec(Strict):
         min_length=1,
         max_length=1000,
         description="What a text-to-image teacher is asked for while it teaches; the first ones make the sample grids.",
+    )
+    data: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
+        None, description="Name or id of a registered dataset: images to learn from, captions to ask a teacher for."
     )
     method: Method | None = Field(None, description="The method of a job with a single stage.")
     stages: list[Stage] | None = Field(

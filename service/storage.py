@@ -72,6 +72,13 @@ class Storage:
             found = sorted(str(name) for name in self._fs.find(full))
         return [name.removeprefix(self._root).lstrip("/") for name in found]
 
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Bytes of every file below `folder`, by its path inside the folder, sorted; from one listing."""
+        full = self._locate(folder)
+        with self._asking(folder):
+            found = sorted((str(name), int(about["size"])) for name, about in self._fs.find(full, detail=True).items())
+        return {name.removeprefix(full).lstrip("/"): size for name, size in found}
+
     def size(self, path: str) -> int:
         """NotFound."""
         full = self._locate(path)

@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Select, bindparam, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service import compatibility, events, outbox, teachers
+from service import compatibility, datasets, events, outbox, teachers
 from service.db import NewRow, insert_together, row_values
 from service.errors import InvalidRequest, Pointer
 from service.ids import is_id, new_id
@@ -38,7 +38,8 @@ async def ground(session: AsyncSession, project_id: str, spec: JobSpec) -> Groun
         detail = f"This project's jobs may ask for {highest} at most; lower it, or have an admin raise max_priority."
         raise InvalidRequest(f"/priority: {detail}", [Pointer("/priority", detail)])
     teacher = found[0].Teacher
-    compatibility.check(spec, teacher)
+    dataset = None if spec.data is None else await datasets.find(session, project_id, spec.data)
+    compatibility.check(spec, teacher, dataset)
     mine = [row for row in found if row.Teacher.id == teacher.id and row.id is not None]
     return Ground(teacher, [Listener(row.id, row.events) for row in mine])
 

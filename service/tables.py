@@ -1,4 +1,4 @@
-"""Every row that Fewstep stores. One schema for SQLite and PostgreSQL, and `migrations/` must lead to it."""
+"""Every row that Fewstep stores of its users' work. One schema for SQLite and PostgreSQL; `migrations/` lead to it."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -64,6 +64,22 @@ class Teacher(Row):
     text: Mapped[bool]
     parameters: Mapped[int]
     sha256: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class Dataset(Row):
+    __tablename__ = "datasets"
+    __table_args__ = (UniqueConstraint("project_id", "name"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str]
+    name: Mapped[str]
+    source: Mapped[str]
+    format: Mapped[str] = mapped_column(doc="images, webdataset, huggingface or prompts.")
+    content: Mapped[str] = mapped_column(doc="What is known of a sample: nothing, classes or captions.")
+    samples: Mapped[int]
+    bytes: Mapped[int]
+    classes: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True), doc="Names, by label.")
     created_at: Mapped[datetime]
 
 
@@ -367,33 +383,3 @@ class Delivery(Row):
     last_status: Mapped[int | None] = mapped_column(doc="HTTP status of the last try.")
     last_error: Mapped[str | None]
     delivered_at: Mapped[datetime | None]
-
-
-class Duty(Row):
-    """A lease on something that one process does for all: serving, sealing the audit log."""
-
-    __tablename__ = "duties"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    token: Mapped[str]
-    expires_at: Mapped[datetime]
-
-
-class Node(Row):
-    """A machine of the Ray cluster, as last seen."""
-
-    __tablename__ = "nodes"
-
-    id: Mapped[str] = mapped_column(primary_key=True)
-    cpus: Mapped[float]
-    gpus: Mapped[float]
-    seen_at: Mapped[datetime]
-
-
-class Secret(Row):
-    """What every process of the control plane must share: the keys that tokens are derived from."""
-
-    __tablename__ = "secrets"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    value: Mapped[str]

@@ -1,28 +1,26 @@
 """Teachers: diffusers folders that were checked, without running anything of theirs, before any job may name them."""
 
-import difflib
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from sqlalchemy import ColumnElement, bindparam, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from service import jobs
 from service.db import insert_once
-from service.errors import Conflict, InvalidRequest, NotFound, Pointer, TeacherInvalid
+from service.errors import Conflict, InvalidRequest, NotFound, Pointer, TeacherInvalid, unknown
 from service.folder import refuse
 from service.ids import is_id, new_id
 from service.inspection import Facts, inspect
 from service.storage import Storage
-from service.tables import Job, Teacher
+from service.tables import Teacher
 
 BUILTIN = "builtin:digits"
 SHARED = ""
 """The project of teachers that every project may use."""
-JOBS = "jobs"
-"""The store's folder in which each job has its own, by id."""
 
 
 def inspect_builtin() -> Facts:
@@ -36,12 +34,8 @@ def inspect_builtin() -> Facts:
 
 async def check_source(session: AsyncSession, project_id: str, source: str) -> None:
     """TeacherInvalid for what jobs of other projects left in the store: to this project, it is not there."""
-    top, *rest = PurePosixPath(source).parts or (".",)
-    if top == JOBS:
-        job_id = rest[0] if rest and is_id(rest[0], "job") else ""
-        owner = await session.scalar(select(Job.project_id).where(Job.id == job_id))
-        if owner != project_id:
-            refuse(f"'{source}' is not a folder in the store; put the teacher there and give its path.")
+    if await jobs.left_by_others(session, project_id, source):
+        refuse(f"'{source}' is not a folder in the store; put the teacher there and give its path.")
 
 
 async def register(
@@ -85,9 +79,7 @@ async def find(session: AsyncSession, project_id: str, teacher: str, pointer: st
         names = (
             await session.scalars(select(Teacher.name).where(_visible(project_id)).order_by(Teacher.name).limit(100))
         ).all()
-        near = difflib.get_close_matches(teacher, names, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        detail = f"There is no such teacher; {hint}Registered are: {', '.join(names[:10]) or 'none yet'}."
+        detail = unknown("teacher", teacher, names)
         raise InvalidRequest(detail, [Pointer(pointer, detail)])
     return found
 

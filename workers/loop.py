@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from service.errors import DataInvalid, TeacherInvalid
 from service.observations import (
     AttemptOrder,
     CheckpointSaved,
@@ -33,6 +34,7 @@ from service.observations import (
 )
 from service.status import Reason, Wish
 from workers import stages
+from workers.data.dataset import Dataset
 from workers.finish import ExportMismatch
 from workers.group import Group, lost_peer
 from workers.report import Attempt, Fenced, Refused, Reporter
@@ -42,7 +44,12 @@ from workers.trainer import Diverged
 RUN = "run"
 """Name of the Ray Train run below the job's folder; the same for all attempts, so that each goes on from the last."""
 
-REASONS: dict[type[Exception], Reason] = {Diverged: Reason.DIVERGED, ExportMismatch: Reason.EXPORT_MISMATCH}
+REASONS: dict[type[Exception], Reason] = {
+    Diverged: Reason.DIVERGED,
+    ExportMismatch: Reason.EXPORT_MISMATCH,
+    TeacherInvalid: Reason.TEACHER_INVALID,
+    DataInvalid: Reason.DATA_INVALID,
+}
 LAST_WORDS_SECONDS = 5.0
 WISHES = list(Wish)
 FENCED = len(WISHES)
@@ -203,9 +210,10 @@ def _run(host: RayHost, group: Group) -> Verdict:
         order = host.order
         ranks = "one worker" if host.world_size == 1 else f"{host.world_size} workers"
         host.log("info", f"Attempt {order.number} starts on {ranks}, {host.device.type}.")
-        builtin = order.teacher_source.startswith("builtin:")
-        teacher = local_folder(order.teacher_source if builtin else f"{order.store}/{order.teacher_source}")
-        outcome = stages.run(order.spec, teacher, host)
+        teacher = local_folder(_url(order, order.teacher_source))
+        data = order.dataset
+        dataset = None if data is None else Dataset(data, local_folder(_url(order, data.source)))
+        outcome = stages.run(order.spec, teacher, host, dataset)
     except (Fenced, Refused):
         raise
     except StoreLost as error:
@@ -232,11 +240,18 @@ def _run(host: RayHost, group: Group) -> Verdict:
     return "done" if outcome.stopped is None else "stopped"
 
 
+def _url(order: AttemptOrder, source: str) -> str:
+    """Of a path in the store; what ships with the package or lies elsewhere has one of its own."""
+    return source if source.startswith("builtin:") or "://" in source else f"{order.store}/{source}"
+
+
 def _word(error: Exception) -> str:
     """What a rank's peers must know of its failure."""
     reason = REASONS.get(type(error), Reason.TRAINING_ERROR)
+    told = isinstance(error, TeacherInvalid | DataInvalid)  # their text is for the user, whoever raised them
+    message = str(error) if told else f"{type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(error))[-4000:]
-    return json.dumps({"reason": reason, "message": f"{type(error).__name__}: {error}"[:4000], "traceback": trace})
+    return json.dumps({"reason": reason, "message": message[:4000], "traceback": trace})
 
 
 def _device() -> torch.device:

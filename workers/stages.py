@@ -12,6 +12,7 @@ from service.status import Wish
 from workers import finish
 from workers.artifact import folder_sha256, load_student
 from workers.compute import hasten
+from workers.data.dataset import Dataset
 from workers.data.digits import load_digits
 from workers.data.source import ImageSource
 from workers.diffusion.guidance import guided
@@ -33,11 +34,12 @@ class Outcome:
     step: int
 
 
-def run(spec: JobSpec, teacher_folder: Path, host: Host) -> Outcome:
+def run(spec: JobSpec, teacher_folder: Path, host: Host, dataset: Dataset | None = None) -> Outcome:
     """Train every stage from the latest checkpoint on, then judge and export every student.
 
     Raises:
         TeacherInvalid: the teacher cannot be used with this spec.
+        DataInvalid: the dataset cannot.
         workers.trainer.Diverged: a loss or a gradient is not finite.
     """
     model = load_student(teacher_folder, spec.prompts or ()).to(host.device)

@@ -2,11 +2,15 @@
 
 from alembic import context
 
-from service.tables import Job
+from service import platform_tables, tables
+from service.columns import Row
+
+ROWS = (tables, platform_tables)
+"""Importing them makes the metadata whole."""
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=Job.metadata,
+    target_metadata=Row.metadata,
     render_as_batch=True,
 )
 with context.begin_transaction():

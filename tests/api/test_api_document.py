@@ -17,7 +17,15 @@ EXAMPLES = int(os.environ.get("FEWSTEP_TEST_EXAMPLES", "2"))
 """Generated requests per operation, besides the about 2,000 that cover each schema's limits."""
 
 
-NAMING = ("submit_job", "validate_job", "register_teacher", "create_endpoint", "create_key", "create_webhook")
+NAMING = (
+    "submit_job",
+    "validate_job",
+    "register_teacher",
+    "register_dataset",
+    "create_endpoint",
+    "create_key",
+    "create_webhook",
+)
 """Their bodies name a teacher, student, folder, project or host that must be there, or have rules between fields: no
 schema can say so, hence a 422 to a body that fits its schema is right. Of every other route it would be an error."""
 

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from api.deps import Member, Viewer, anyone, authenticate, role_of
 from service.auth import Caller
 from service.projects import DEFAULT
-from service.tables import ApiKey, Endpoint, Job, Student, Teacher, Webhook
+from service.tables import ApiKey, Dataset, Endpoint, Job, Student, Teacher, Webhook
 
 Files = Callable[..., dict[str, bytes]]
 
@@ -69,6 +69,8 @@ class Seeds:
         (sample, *_) = (await server.http.get(f"/v1/jobs/{self.job}/samples")).json()["data"]
         self.sample = sample["id"]
         await self.made("/v1/teachers", name="mine", source="teachers/mine")
+        self.server.write("data/mine/a.png", b"not decoded")
+        await self.made("/v1/datasets", name="mine", source="data/mine")
         await self.made("/v1/endpoints", name="fast", student="mine-progressive-4")
 
     async def made(self, path: str, **body: Any) -> str:
@@ -85,6 +87,7 @@ class Seeds:
             "attempt_id": self.attempt,
             "kind": "dmd2",
             "teacher": "mine",
+            "dataset": "mine",
             "student": "mine-progressive-4",
             "project": "default",
         }
@@ -115,6 +118,7 @@ class Seeds:
             "validate_job": SPEC,
             "report": {"observations": []},
             "register_teacher": {"name": new, "source": "teachers/mine"},
+            "register_dataset": {"name": new, "source": "data/mine"},
             "create_endpoint": {"name": new, "student": "mine-progressive-4"},
             "generate_images": {"model": "fast"},
             "create_project": {"name": new},
@@ -197,7 +201,7 @@ def _expected(role: str, called: str, name: str, template: str) -> set[int]:
 
 async def _leaks(server: Server, answer: httpx.Response) -> list[str]:
     """What a stranger's answer tells of the default project: ids of its rows, and names of its endpoints."""
-    tables = (Job, Student, Endpoint, Webhook, Teacher, ApiKey)
+    tables = (Job, Student, Endpoint, Webhook, Teacher, Dataset, ApiKey)
     ids = [DEFAULT]
     async with server.behind.db.read() as session:
         for table in tables:

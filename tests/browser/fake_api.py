@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import fake_data
+import fake_datasets
 import fake_webhooks
 from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -20,6 +21,8 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from api.methods import view as method_view
 from api.schemas import (
     CheckpointView,
+    DatasetCreate,
+    DatasetView,
     DeliveryView,
     EndpointCreate,
     EndpointView,
@@ -53,6 +56,7 @@ app = FastAPI(title="Fewstep", version="0.1.0")
 jobs = {job.id: job for job in fake_data.jobs()}
 students = {student.id: student for student in fake_data.students()}
 endpoints = {endpoint.id: endpoint for endpoint in fake_data.endpoints()}
+datasets = {fake_datasets.DATASET.name: fake_datasets.DATASET}
 webhooks = {webhook.id: webhook for webhook in fake_webhooks.webhooks()}
 deliveries = {delivery.id: delivery for delivery in fake_webhooks.deliveries()}
 births = itertools.count(91)
@@ -138,7 +142,13 @@ def submit(spec: JobSpec) -> JobView:
     number = next(births)
     made = fake_data.job(number, "progressive", Status.QUEUED, Reason.SUBMITTED, 0, 0, attempts=0)
     methods = [stage.method.kind for stage in spec.chain()]
-    changes = {"spec": spec, "name": spec.name, "total_steps": spec.total_steps(), "methods": methods}
+    changes = {
+        "spec": spec,
+        "name": spec.name,
+        "data": spec.data,
+        "total_steps": spec.total_steps(),
+        "methods": methods,
+    }
     jobs[made.id] = made.model_copy(update=changes)
     return jobs[made.id]
 
@@ -226,6 +236,21 @@ def list_teachers() -> Page[TeacherView]:
 @app.post("/v1/teachers", dependencies=guarded, status_code=201)
 def register(body: TeacherCreate) -> TeacherView:
     return fake_data.TEACHER.model_copy(update={"name": body.name, "source": body.source})
+
+
+@app.get("/v1/datasets", dependencies=guarded)
+def list_datasets(limit: Limit = 20, after: str | None = None) -> Page[DatasetView]:
+    return paged(list(datasets.values()), limit, after)
+
+
+@app.post("/v1/datasets", dependencies=guarded, status_code=201, response_model=DatasetView)
+def register_dataset(body: DatasetCreate) -> Any:
+    if not body.source.startswith("data/"):
+        detail = f"'{body.source}' is not a folder in the store; put the dataset there and give its path."
+        return problem(422, "data_invalid", detail, [{"pointer": "/source", "detail": detail}])
+    changes = {"id": f"dat_{next(births)}", "name": body.name, "source": body.source}
+    datasets[body.name] = fake_datasets.DATASET.model_copy(update=changes)
+    return datasets[body.name]
 
 
 @app.get("/v1/students", dependencies=guarded)
@@ -352,7 +377,7 @@ def generate(body: ImagesRequest) -> ImagesAnswer:
 
 @app.get("/version")
 def version() -> Version:
-    return Version(version="0.1.0", schema_revision="0003")
+    return Version(version="0.1.0", schema_revision="0004")
 
 
 @app.get("/{path:path}", include_in_schema=False)

@@ -126,6 +126,7 @@ def job(
         losses=max(0, attempts - 1),
         preemptions=0,
         teacher=body.teacher,
+        data=body.data,
         methods=[stage.method.kind for stage in body.chain()],
         spec=body,
         step=int(done * total),

@@ -32,6 +32,7 @@ PAGES = {
     "playground": ("/playground?endpoint=digits-any&seed=3", "Generate"),
     "methods": ("/methods", "rung_iterations"),
     "teachers": ("/teachers", "v_prediction"),
+    "datasets": ("/datasets", "25,000"),
     "webhooks": ("/webhooks", "No answer within 10 seconds."),
     "not-found": ("/no/such/page", "No page has this address."),
 }
@@ -184,6 +185,24 @@ def test_stages_are_chained_submitted_and_cloned(fake: str, open_page: OpenPage)
     page.get_by_role("link", name="Clone with changes").click()
     expect(page.get_by_label("Stage 2").get_by_label("GAN weight")).to_have_value("0.05")
     expect(page.get_by_label("Seed")).to_have_value("11")
+
+
+def test_a_dataset_is_registered_and_learnt_from(fake: str, open_page: OpenPage) -> None:
+    page = signed_in(fake, open_page, "/datasets")
+    form = page.get_by_role("region", name="Register a dataset")
+    form.get_by_label("Name").fill("birds")
+    form.get_by_label("Source").fill("birds")
+    form.get_by_role("button", name="Register the dataset").click()
+    expect(form.get_by_role("alert")).to_contain_text("is not a folder in the store")
+    form.get_by_label("Source").fill("data/birds")
+    form.get_by_role("button", name="Register the dataset").click()
+    card = page.locator("article", has_text="data/birds")
+    card.get_by_role("link", name="Learn from it").click()
+    expect(page.get_by_label("Data", exact=True)).to_have_value("birds")
+    page.get_by_role("button", name="Submit the job").click()
+    expect(page.locator(".spec pre")).to_contain_text('"data": "birds"')
+    page.get_by_role("link", name="Clone with changes").click()
+    expect(page.get_by_label("Data", exact=True)).to_have_value("birds")
 
 
 def test_job_page_lives(fake: str, open_page: OpenPage) -> None:

@@ -1,4 +1,4 @@
-"""Which jobs a teacher of each family can feed, and that the workers agree."""
+"""Which jobs a teacher of each family and a dataset can feed, and that the workers agree."""
 
 import warnings
 from typing import Any
@@ -11,7 +11,7 @@ from service.errors import InvalidRequest
 from service.families import FLOWS, PIPELINES
 from service.methods import METHODS
 from service.spec import JobSpec
-from service.tables import Teacher
+from service.tables import Dataset, Teacher
 from workers.methods.registry import REGISTRY
 
 
@@ -21,11 +21,16 @@ def teacher(family: str) -> Teacher:
     return Teacher(name="t", family=family, text=text, num_classes=None if text else 1000, image_size=size)
 
 
-def misfits(family: str, **spec: Any) -> dict[str, str]:
+def dataset(format: str, content: str, classes: int | None = None) -> Dataset:
+    names = None if classes is None else [str(i) for i in range(classes)]
+    return Dataset(name="d", format=format, content=content, samples=1, classes=names)
+
+
+def misfits(family: str, data: Dataset | None = None, **spec: Any) -> dict[str, str]:
     """By pointer."""
-    asked = {"teacher": "t", **({"prompts": ["a cat"]} if teacher(family).text else {}), **spec}
+    asked = {"teacher": "t", **({"prompts": ["a cat"]} if teacher(family).text and data is None else {}), **spec}
     try:
-        compatibility.check(JobSpec.model_validate(asked), teacher(family))
+        compatibility.check(JobSpec.model_validate(asked), teacher(family), data)
     except InvalidRequest as error:
         return {wrong.pointer: wrong.detail for wrong in error.pointers}
     return {}
@@ -56,10 +61,65 @@ def test_what_a_pipeline_refuses_names_what_fits_it(family: str) -> None:
         assert set(named(found["/method/kind"])) == fitting
     images = misfits(family, method={"kind": "progressive"})["/method/kind"]
     assert "progressive as it is set needs training images" in images
+    assert "register a dataset of images" in images
     assert "These need none: " in images
     assert "such as where a step leads" in misfits(family, method={"kind": "shortcut"})["/method/kind"]
     flow = "is a rectified flow" in misfits(family, method={"kind": "tcd"})["/method/kind"]
     assert flow is (family in FLOWS)
+
+
+NOTHING, CLASSES = dataset("images", "nothing"), dataset("images", "classes", 1000)
+CAPTIONS, PROMPTS = dataset("webdataset", "captions"), dataset("prompts", "captions")
+BOTH = dataset("huggingface", "captions", 10)
+
+
+@pytest.mark.parametrize(
+    ("family", "data", "pointer", "sentence"),
+    [
+        ("sdxl", CAPTIONS, None, ""),
+        ("sdxl", BOTH, None, ""),
+        ("sdxl", PROMPTS, "/method/kind", "dataset 'd' holds prompts alone"),
+        ("sdxl", NOTHING, "/data", "have no captions"),
+        ("sdxl", CLASSES, "/data", "have no captions"),
+        ("dit", CLASSES, None, ""),
+        ("dit", BOTH, None, ""),
+        ("dit", dataset("images", "classes", 1001), "/data", "has 1001 classes, and teacher 't' knows 1000"),
+        ("dit", NOTHING, "/data", "have no classes"),
+        ("dit", CAPTIONS, "/data", "have no classes"),
+        ("unet2d", CLASSES, None, ""),
+    ],
+)
+def test_what_a_dataset_feeds_to_a_method_of_images(
+    family: str, data: Dataset, pointer: str | None, sentence: str
+) -> None:
+    found = misfits(family, data, method={"kind": "progressive"})
+    assert found.keys() == ({pointer} if pointer else set())
+    assert sentence in found.get(str(pointer), "")
+
+
+@pytest.mark.parametrize("data", [NOTHING, CLASSES, CAPTIONS, BOTH])
+def test_a_teacher_that_is_asked_for_nothing_takes_any_images(data: Dataset) -> None:
+    plain = Teacher(name="t", family="unet2d", text=False, num_classes=None, image_size=[3, 32, 32])
+    spec = JobSpec.model_validate({"teacher": "t", "method": {"kind": "progressive"}})
+    compatibility.check(spec, plain, data)
+    for without in (None, PROMPTS):
+        with pytest.raises(InvalidRequest, match="needs training images"):
+            compatibility.check(spec, plain, without)
+
+
+def test_a_text_teacher_is_asked_by_prompts_or_by_captions() -> None:
+    method = {"kind": "reflow"}
+    assert misfits("sdxl", PROMPTS, method=method) == {}
+    assert misfits("sdxl", CAPTIONS, method=method) == {}
+    assert "not by both" in misfits("sdxl", PROMPTS, method=method, prompts=["a fox"])["/prompts"]
+    assert "holds prompts alone" in misfits("dit", PROMPTS, method=method)["/data"]
+    assert "in `data`" in misfits("sdxl", method=method, prompts=None)["/prompts"]
+
+
+def test_with_images_the_methods_that_need_them_are_named_too() -> None:
+    found = misfits("dit", CLASSES, method={"kind": "shortcut"})["/method/kind"]
+    assert {"progressive", "reflow"} <= set(named(found))
+    assert "progressive" not in named(misfits("dit", method={"kind": "shortcut"})["/method/kind"])
 
 
 def test_a_pipelines_student_has_its_size() -> None:

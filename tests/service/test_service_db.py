@@ -12,7 +12,8 @@ from sqlalchemy.exc import IntegrityError
 from service.columns import Row
 from service.db import Database, SchemaMismatch, head_revision, insert_once
 from service.ids import is_id, new_id
-from service.tables import Secret, Teacher
+from service.platform_tables import Secret
+from service.tables import Teacher
 
 OUTLIVED = {"idempotency_keys"}
 """Tables that the code before this version still uses while both run; a later migration drops them."""

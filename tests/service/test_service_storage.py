@@ -2,6 +2,7 @@
 
 import io
 import socket
+import tarfile
 import threading
 import warnings
 import zipfile
@@ -14,7 +15,8 @@ import pytest
 from s3fs import S3FileSystem
 
 from service import storage
-from service.errors import NotFound, StoreUnavailable
+from service.dataset_inspection import inspect
+from service.errors import DataInvalid, NotFound, StoreUnavailable
 from service.storage import Storage
 from workers import store as job_store
 from workers.store import Store, StoreLost, local_folder
@@ -54,6 +56,24 @@ def bucket(s3_server: str, at: Callable[[str], None], request: pytest.FixtureReq
     return url
 
 
+def test_datasets_are_looked_at_where_there_are_no_folders(bucket: str) -> None:
+    """Text is read line by line, tars from header to header, both in the pieces that S3 gives."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for name, content in (("0.png", bytes(700_000)), ("0.cls", b"2")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    store = Store(bucket)
+    store.put(file.getvalue(), "data/tars/0.tar")
+    store.put(file.getvalue()[:600_000], "data/cut/0.tar")
+    store.put(b"a fox\n" * 100_000, "data/prompts/p.txt")
+    assert inspect(Storage(bucket), "data/tars").classes == ["0", "1", "2"]
+    assert inspect(Storage(bucket), "data/prompts").samples == 100_000
+    with pytest.raises(DataInvalid, match="ends too early"):
+        inspect(Storage(bucket), "data/cut")
+
+
 def test_what_a_job_writes_the_control_plane_reads(bucket: str, tmp_path: Path) -> None:
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "weights.safetensors").write_bytes(bytes(3_000_000))
@@ -68,6 +88,7 @@ def test_what_a_job_writes_the_control_plane_reads(bucket: str, tmp_path: Path) 
     assert read.exists("students/a/model_index.json")
     assert read.is_folder("students/a")
     assert read.files("students/a") == ["students/a/model_index.json", "students/a/unet/weights.safetensors"]
+    assert read.sizes("students/a") == {"model_index.json": 2, "unet/weights.safetensors": 3_000_000}
     assert read.size("students/a/unet/weights.safetensors") == 3_000_000
     assert read.read("jobs/x/s.png") == b"png"
     with zipfile.ZipFile(io.BytesIO(b"".join(read.zip("students/a")))) as archive:

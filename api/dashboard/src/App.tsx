@@ -1,6 +1,7 @@
 import type { ReactNode } from "react";
 
 import { Shell } from "./components/Shell";
+import { DatasetsPage } from "./pages/DatasetsPage";
 import { EndpointsPage } from "./pages/EndpointsPage";
 import { JobPage } from "./pages/JobPage";
 import { JobsPage } from "./pages/JobsPage";
@@ -26,6 +27,7 @@ function page(path: string): ReactNode {
   if (section === "playground") return <PlaygroundPage />;
   if (section === "methods") return <MethodsPage />;
   if (section === "teachers") return <TeachersPage />;
+  if (section === "datasets") return <DatasetsPage />;
   if (section === "webhooks") return <WebhooksPage />;
   return <NotFoundPage />;
 }

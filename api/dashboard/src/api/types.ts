@@ -14,6 +14,7 @@ export type Sample = Schemas["SampleView"];
 export type Checkpoint = Schemas["CheckpointView"];
 export type Method = Schemas["MethodView"];
 export type Teacher = Schemas["TeacherView"];
+export type Dataset = Schemas["DatasetView"];
 export type Student = Schemas["StudentView"];
 export type Figures = Schemas["Figures"];
 export type Endpoint = Schemas["EndpointView"];

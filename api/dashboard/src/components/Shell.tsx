@@ -15,6 +15,7 @@ const SECTIONS = [
   ["/playground", "Playground"],
   ["/methods", "Methods"],
   ["/teachers", "Teachers"],
+  ["/datasets", "Datasets"],
   ["/webhooks", "Webhooks"],
 ] as const;
 

@@ -2,11 +2,12 @@ import { useState } from "react";
 import type { FormEvent } from "react";
 
 import { ApiError, post } from "../api/client";
-import type { Job, Method, Teacher } from "../api/types";
+import type { Dataset, Job, Method, Teacher } from "../api/types";
 import { PlusIcon } from "../components/icons";
 import { Notice } from "../components/Notice";
 import { Snippet } from "../components/Snippet";
 import { navigate } from "../router";
+import { DataFields } from "./DataFields";
 import { build, newStage, toFormPointer } from "./draft";
 import type { Draft, Group, StageDraft } from "./draft";
 import { EstimateCard } from "./EstimateCard";
@@ -18,12 +19,13 @@ interface Props {
   initial: Draft;
   methods: Method[];
   teachers: Teacher[];
+  datasets: Dataset[];
   groups: Group[];
 }
 
 const MOST_STAGES = 8;
 
-export function JobForm({ initial, methods, teachers, groups }: Props) {
+export function JobForm({ initial, methods, teachers, datasets, groups }: Props) {
   const [draft, setDraft] = useState(initial);
   const [refused, setRefused] = useState<ApiError | null>(null);
   const [sending, setSending] = useState(false);
@@ -39,6 +41,8 @@ export function JobForm({ initial, methods, teachers, groups }: Props) {
   const shownAt = new Set([
     "/name",
     "/teacher",
+    "/data",
+    "/prompts",
     ...draft.stages.flatMap((_, i) => [`/stages/${i}/method`]),
     ...groups.flatMap((g) => g.fields.map((f) => `${g.name ? `/${g.name}` : ""}/${f.name}`)),
     ...Object.keys(wrong).filter((pointer) => pointer.startsWith("/stages/")),
@@ -88,6 +92,8 @@ export function JobForm({ initial, methods, teachers, groups }: Props) {
               {wrong["/name"] && <span className="wrong" role="alert">{wrong["/name"]}</span>}
               <span className="help">To find the job and its students by.</span>
             </div>
+            <DataFields draft={draft} datasets={datasets} wrong={wrong} onChange={setDraft}
+              text={teachers.some((teacher) => teacher.name === draft.teacher && teacher.text)} />
           </div>
         </section>
         {draft.stages.map((stage, i) => (

@@ -16,6 +16,10 @@ export interface StageDraft {
 export interface Draft {
   name: string;
   teacher: string;
+  /** A dataset's name; empty for none. */
+  data: string;
+  /** One in a line; empty for none. */
+  prompts: string;
   stages: StageDraft[];
   /** By group: "" holds the spec's own fields. */
   groups: Record<string, Values>;
@@ -58,6 +62,9 @@ export function build(draft: Draft, methods: Method[], groups: Group[]): Built {
   const spec: Record<string, unknown> = {};
   if (draft.name.trim()) spec["name"] = draft.name.trim();
   spec["teacher"] = draft.teacher;
+  if (draft.data) spec["data"] = draft.data;
+  const prompts = draft.prompts.split("\n").map((line) => line.trim()).filter(Boolean);
+  if (prompts.length > 0) spec["prompts"] = prompts;
   const chain = draft.stages.map((stage, i) => {
     const method = methods.find((m) => m.kind === stage.kind);
     const fields = method ? fieldsOf(method.json_schema as JsonSchema) : [];
@@ -93,6 +100,8 @@ export function draftOf(spec: Job["spec"], groups: Group[]): Draft {
   return {
     name: spec.name ?? "",
     teacher: spec.teacher,
+    data: spec.data ?? "",
+    prompts: spec.prompts?.join("\n") ?? "",
     stages: methods.map((method) => ({
       ...newStage(String(record(method)["kind"])),
       values: texts(record(method), ["kind"]),

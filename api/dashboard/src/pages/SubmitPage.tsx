@@ -6,6 +6,7 @@ import { draftOf, newStage } from "../form/draft";
 import type { Draft } from "../form/draft";
 import { JobForm } from "../form/JobForm";
 import { useGroups } from "../form/useGroups";
+import { useDatasets } from "../hooks/useDatasets";
 import { useMethods } from "../hooks/useMethods";
 import { usePoll } from "../hooks/usePoll";
 import { useTeachers } from "../hooks/useTeachers";
@@ -17,6 +18,7 @@ export function SubmitPage() {
   const from = asked.get("from");
   const methods = useMethods();
   const teachers = useTeachers();
+  const { datasets } = useDatasets();
   const groups = useGroups();
   const { data: origin, error } = usePoll(
     `origin ${from}`,
@@ -24,12 +26,13 @@ export function SubmitPage() {
     null,
   );
 
-  const waiting = !methods || !teachers || !groups || (from !== null && !origin);
+  const waiting = !methods || !teachers || !datasets || !groups || (from !== null && !origin);
   const initial = (): Draft => {
     if (origin && groups) return draftOf(origin.spec, groups);
     const kind = asked.get("method") ?? methods?.[0]?.kind ?? "";
     const teacher = asked.get("teacher") ?? teachers?.[0]?.name ?? "";
-    return { name: "", teacher, stages: [newStage(kind)], groups: {} };
+    const data = asked.get("data") ?? "";
+    return { name: "", teacher, data, prompts: "", stages: [newStage(kind)], groups: {} };
   };
   return (
     <>
@@ -41,7 +44,9 @@ export function SubmitPage() {
           : "Choose a teacher and a method; every setting has a tested default."}
       />
       <Notice error={error} />
-      {!waiting && <JobForm initial={initial()} methods={methods} teachers={teachers} groups={groups} />}
+      {!waiting && (
+        <JobForm initial={initial()} methods={methods} teachers={teachers} datasets={datasets} groups={groups} />
+      )}
     </>
   );
 }
