@@ -150,6 +150,21 @@ class ReportAnswer(Wire):
     wish: Wish
 
 
+DataFormat = Literal["images", "webdataset", "huggingface", "prompts"]
+DataContent = Literal["nothing", "classes", "captions"]
+
+
+class DatasetOrder(Wire):
+    """The registered dataset that a job learns from."""
+
+    source: str = Field(description="A folder's path inside the store, or 'hf://…'.")
+    format: DataFormat
+    content: DataContent = Field(description="What is known of each sample; captions where there are classes as well.")
+    samples: int = Field(ge=1, description="Counted when it was registered, before anything was decoded.")
+    classes: list[str] | None = Field(None, description="Their names, by label; null without classes.")
+    revision: str | None = Field(None, description="The commit that a source on the hub is pinned to.")
+
+
 class AttemptOrder(Wire):
     """What `GET /v1/attempts/{id}` tells the driver: all it needs to run the attempt."""
 
@@ -159,6 +174,7 @@ class AttemptOrder(Wire):
     spec: JobSpec
     teacher: str = Field(description="Display name.")
     teacher_source: str = Field(description="'builtin:digits', or a folder's path inside the store.")
+    dataset: DatasetOrder | None = Field(None, description="What the job learns from, where it has data of its own.")
     store: str = Field(description="fsspec URL of the artifact store's root.")
     folder: StorePath = Field(description="The job's own folder inside the store.")
     writer: Count = Field(
