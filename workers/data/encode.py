@@ -70,7 +70,7 @@ def encode(dataset: Dataset, model: Model, host: Host, images: bool, identity: s
     if images:
         _, height, width = model.image_size
         host.log("info", f"Images are scaled to cover {width} by {height} pixels, and cropped to their centre.")
-    about = f"data v{FORMAT} {dataset.identity} teacher={identity} images={images} classes={encoder.names}"
+    about = f"data v{FORMAT} {dataset.identity} teacher={identity} images={images} classes={encoder.names} size={CHUNK}"
     numbers = range(-(-len(encoder.reader) // CHUNK))
 
     def chunk(number: int) -> Path:

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from workers.data.sample import Corrupt
@@ -30,8 +30,10 @@ def pixels(content: bytes, size: tuple[int, ...]) -> Tensor:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             image = image.convert("L" if channels == 1 else "RGB")
+    except UnidentifiedImageError as error:
+        raise Corrupt("it cannot be decoded: it is of no known format") from error
     except Exception as error:  # each decoder raises what it likes
-        raise Corrupt(f"it cannot be decoded ({type(error).__name__}: {error})") from error
+        raise Corrupt(f"it cannot be decoded: {error}") from error
     if min(image.size) == 1 or max(height / image.height, width / image.width) > LARGEST_GROWTH:
         raise Corrupt(f"it has {image.width} by {image.height} pixels, where {width} by {height} are asked for")
     fitted = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
