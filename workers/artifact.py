@@ -78,6 +78,7 @@ class Student:
     batch = 250
     """Images to make at once."""
     text = False
+    prompts: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, denoiser: UNetDenoiser, scheduler: Any, steps: tuple[int, ...]) -> None:
         self.folder, self.denoiser, self.unet = folder, denoiser, denoiser.unet
@@ -95,6 +96,10 @@ class Student:
         self.unet.to(device)
         self.device = torch.device(device)
         return self
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """What the network sees of images: themselves."""
+        return images
 
     def decode(self, images: torch.Tensor) -> torch.Tensor:
         """The images themselves: the network works on pixels."""

@@ -64,8 +64,9 @@ def export(
     """
     host.phase("evaluating")
     student = network.eval().to(host.device)
-    guidance, prompts = learnt_guidance(spec, stage), spec.prompts or ()
-    conditions = teacher.num_classes and min(teacher.num_classes, spec.evaluation.samples // 2)  # two of each at least
+    guidance, prompts = learnt_guidance(spec, stage), teacher.prompts
+    known = len(prompts) or teacher.num_classes  # of a dataset's captions, the student's folder is told the first
+    conditions = known and min(known, spec.evaluation.samples // 2)  # two of each at least
 
     def generate_teacher(labels: torch.Tensor | None, seeds: list[int], steps: int) -> torch.Tensor:
         return teacher.generate(labels, seeds, steps, guidance)

@@ -51,3 +51,6 @@ class Host(Protocol):
 
     def cached_tensors(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """`make()`'s tensors, on the CPU, kept in the store under `key` for all jobs."""
+
+    def cached_file(self, key: str, write: Callable[[Path], None]) -> Path:
+        """A local copy, for reading, of the file that `write` makes; kept in the store under `key` for all jobs."""

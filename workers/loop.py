@@ -145,6 +145,17 @@ class RayHost:
         self.store.put(safetensors.torch.save(made), path)
         return made
 
+    def cached_file(self, key: str, write: Callable[[Path], None]) -> Path:
+        path = f"cache/{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+        found = self.store.file(path)
+        if found is None:
+            with tempfile.TemporaryDirectory(prefix="fewstep-") as folder:
+                write(Path(folder) / "made")
+                self.store.put_file(Path(folder) / "made", path)
+            found = self.store.file(path)
+            assert found is not None
+        return found
+
     def flush(self) -> None:
         """Return when everything that rank 0 has reported is stored."""
         if self._reporter is not None:

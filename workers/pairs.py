@@ -44,18 +44,25 @@ def _chunk(
     teacher: Denoiser, steps: int, host: Host, about: str, seed: int, number: int, size: int
 ) -> dict[str, Tensor]:
     return host.cached_tensors(
-        f"{about} chunk={number} size={size}", lambda: pairs(teacher, steps, size, (seed << 32) + number, host.device)
+        f"{about} chunk={number} size={size}",
+        lambda: pairs(teacher, steps, size, (seed << 32) + number, host.device, number * CHUNK),
     )
 
 
 @torch.no_grad()
-def pairs(teacher: Denoiser, steps: int, size: int, seed: int, device: torch.device | None = None) -> dict[str, Tensor]:
-    """`size` pairs on the CPU: "noise" and "images" [size, ...], and "labels" [size], each class equally often."""
+def pairs(
+    teacher: Denoiser, steps: int, size: int, seed: int, device: torch.device | None = None, first: int = 0
+) -> dict[str, Tensor]:
+    """`size` pairs on the CPU: "noise" and "images" [size, ...], and "labels" [size], each class equally often.
+
+    Args:
+        first: the number of the first pair; labels go round with it.
+    """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(size, *teacher.shape, generator=generator)
     labels = None
     if teacher.num_classes is not None:
-        labels = torch.arange(size) % teacher.num_classes
+        labels = torch.arange(first, first + size) % teacher.num_classes
     here = None if labels is None else labels.to(device)
     grid = even_grid(steps, teacher.path.t_max)
     start = noise.to(device) * float(teacher.path.sigma(grid[0]))

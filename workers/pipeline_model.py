@@ -1,7 +1,8 @@
 """A pipeline's folder opened for sampling: a teacher of one of the families, or a student of it."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from workers.diffusion.solver import solve
 from workers.diffusion.timesteps import even_grid
 from workers.models.backbone import Backbone
 from workers.models.codec import Codec
+from workers.models.conditions import Rows, StoredConditions
 from workers.models.denoiser import Denoiser
 
 
@@ -27,7 +29,7 @@ class PipelineModel:
 
     Args:
         steps: empty for a teacher.
-        prompts: what labels stand for, where it takes text.
+        prompts: what labels stand for, or the first of them do, where it takes text.
     """
 
     batch = 8
@@ -40,6 +42,7 @@ class PipelineModel:
         except (ValueError, OSError, RuntimeError, KeyError, TypeError, NotImplementedError) as error:
             raise TeacherInvalid(f"the folder does not load as a {family.pipeline.__name__}: {error}") from error
         self.pipe.set_progress_bar_config(disable=True)
+        self.prompts = tuple(prompts)
         self.denoiser = family.of(self.pipe, list(prompts) or [""]).eval().requires_grad_(False)
         self.text = self.denoiser.conditions is not None
         self.codec = Codec(self.pipe.vae)
@@ -63,6 +66,39 @@ class PipelineModel:
         self.codec.vae.to(device)
         self.device = torch.device(device)
         return self
+
+    def tell(self, table: Rows, prompts: Sequence[str]) -> None:
+        """Let label i stand for row i of an encoded dataset.
+
+        Args:
+            prompts: of the first rows.
+        """
+        with self.encoders_ready(), torch.no_grad():
+            null = self.family.null(self.pipe)
+        self.denoiser = self.denoiser.told(StoredConditions(table, null))
+        self.num_classes, self.prompts = self.denoiser.num_classes, tuple(prompts)
+
+    @contextmanager
+    def encoders_ready(self) -> Iterator[None]:
+        """With the text encoders on the device of the rest: pipelines look for one device."""
+        encoders = [part for name, part in self.pipe.components.items() if name.startswith("text_encoder")]
+        before = [(part, part.device) for part in encoders if part is not None]
+        try:
+            for part, _ in before:
+                part.to(self.device)
+            yield
+        finally:
+            for part, device in before:
+                part.to(device)
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Rows of prompts [B, ...], see `Backbone.encode`."""
+        return self.family.encode(self.pipe, prompts)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents of images [B, 3, H, W] in [-1, 1]."""
+        return self.codec.encode(images)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [-1, 1]."""

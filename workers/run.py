@@ -5,6 +5,7 @@ checkpoints, so that the same command goes on where it was stopped.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from torch import Tensor
 from service.spec import JobSpec
 from service.status import Wish
 from workers import stages
+from workers.data.dataset import look
 from workers.store import local_folder
 
 
@@ -100,11 +102,21 @@ class FolderHost:
             save_file(make(), path)
         return load_file(path)
 
+    def cached_file(self, key: str, write: Callable[[Path], None]) -> Path:
+        path = self.folder / "cache" / hashlib.sha256(key.encode()).hexdigest()[:32]
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            new = path.with_suffix(".new")
+            write(new)
+            os.replace(new, path)
+        return path
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("spec", type=Path, help="YAML or JSON job spec; its teacher is 'digits' or a diffusers folder")
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--data", type=Path, help="a dataset's folder, or a file of prompts; its format is found out")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     options = parser.parse_args()
@@ -117,7 +129,7 @@ def main() -> None:
         host = FolderHost(options.out, torch.device(options.device), progress)
         host.phase("starting")
         progress.update(TaskID(0), total=spec.total_steps())
-        stages.run(spec, teacher, host)
+        stages.run(spec, teacher, host, look(options.data) if options.data else None)
 
 
 if __name__ == "__main__":

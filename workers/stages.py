@@ -14,13 +14,15 @@ from workers.artifact import folder_sha256, load_student
 from workers.compute import hasten
 from workers.data.dataset import Dataset
 from workers.data.digits import load_digits
-from workers.data.source import ImageSource
+from workers.data.encode import CaptionRows, encode
+from workers.data.source import ImageSource, Source, StoredSource
 from workers.diffusion.guidance import guided
 from workers.host import Host
 from workers.methods.base import Method
 from workers.methods.registry import REGISTRY
 from workers.models.denoiser import Denoiser
 from workers.pairs import make_pairs
+from workers.pipeline_model import PipelineModel
 from workers.preview import Decode, Preview, itself
 from workers.state import Finished, State, read
 from workers.trainer import Cadence, Trainer
@@ -37,17 +39,30 @@ class Outcome:
 def run(spec: JobSpec, teacher_folder: Path, host: Host, dataset: Dataset | None = None) -> Outcome:
     """Train every stage from the latest checkpoint on, then judge and export every student.
 
+    Args:
+        dataset: what the teacher is asked for, and what methods that need images learn from.
+
     Raises:
         TeacherInvalid: the teacher cannot be used with this spec.
-        DataInvalid: the dataset cannot.
+        DataInvalid: the dataset cannot be used with this teacher and these methods.
         workers.trainer.Diverged: a loss or a gradient is not finite.
     """
     model = load_student(teacher_folder, spec.prompts or ()).to(host.device)
-    teacher = model.denoiser
     checkpoint = host.latest_checkpoint()
     state = read(checkpoint) if checkpoint else State()
 
-    stopped = train(spec, teacher, host, state, _identity(spec, teacher_folder), model.decode)
+    identity, source = _identity(spec, teacher_folder), None
+    images = any(stage.method.data() == "images" for stage in spec.chain())
+    if dataset is not None and (model.text or images):
+        chunks = encode(dataset, model, host, images, folder_sha256(teacher_folder))
+        if isinstance(chunks, Wish):
+            return Outcome(chunks, _steps_before(spec, state.stage) + state.step)
+        source, identity = StoredSource(chunks, captions=model.text), f"{identity} data={dataset.identity}"
+        if isinstance(model, PipelineModel) and model.text:
+            model.tell(CaptionRows(chunks), chunks.captions)
+
+    teacher = model.denoiser
+    stopped = train(spec, teacher, host, state, identity, model.decode, source)
     done = _steps_before(spec, state.stage) + state.step
     if stopped:
         return Outcome(stopped, done)
@@ -77,12 +92,14 @@ def train(
     state: State,
     identity: str = "",
     decode: Decode = itself,
+    stored: StoredSource | None = None,
 ) -> Wish | None:
     """Run the stages that are left; `state` is moved on in place. Returns the wish that stopped it, or None.
 
     Args:
         identity: of the teacher's weights; what it made is kept under it.
         decode: images of what the networks work on.
+        stored: the job's own images; None where it brought none.
     """
     chain = spec.chain()
     preview = Preview(host, teacher.num_classes, decode)
@@ -99,7 +116,7 @@ def train(
         for module in method.trainable.values():
             module.to(host.device)
         hasten([method.teacher, *method.trainable.values(), *method.followers.values()], spec.compute)
-        images = data_source(method, host, spec.seed, f"{identity} guidance={settings.guidance_scale:g}")
+        images = data_source(method, host, spec.seed, f"{identity} guidance={settings.guidance_scale:g}", stored)
         if isinstance(images, Wish):
             return images
         cadence = Cadence(spec.checkpoint_every, spec.preview_every, _steps_before(spec, state.stage))
@@ -139,26 +156,28 @@ def student_network(spec: JobSpec, teacher: Denoiser, student: Finished) -> Deno
     return network
 
 
-def data_source(method: Method, host: Host, seed: int, identity: str) -> ImageSource | Wish | None:
+def data_source(
+    method: Method, host: Host, seed: int, identity: str, stored: StoredSource | None = None
+) -> Source | Wish | None:
     """What the method's batches are drawn from; a wish, where one stopped it from being made."""
     match method.data_need:
         case "none":
             return None
         case "images":
-            return image_source(method.teacher)
+            return stored or image_source(method.teacher)
         case "pairs":
             assert isinstance(method.settings, PairSettings)
             return make_pairs(method.teacher, method.settings, host, seed, identity)
 
 
 def image_source(teacher: Denoiser) -> ImageSource:
-    """The images that `teacher` was trained on; the digits are the only set that ships."""
+    """The images that `teacher` was trained on, for a job without a dataset; the digits are the only set that ships."""
     digits = load_digits()
     shape = tuple(digits.train_images.shape[1:])
     if teacher.shape != shape:
         raise TeacherInvalid(
             f"the teacher makes images of {list(teacher.shape)}, and training images exist of {list(shape)} only; "
-            "use a method that needs none, such as dmd2 with gan_weight 0"
+            "give the job a dataset, or use a method that needs none, such as dmd2 with gan_weight 0"
         )
     return ImageSource(digits.train_images, None if teacher.num_classes is None else digits.train_labels)
 

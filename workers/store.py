@@ -1,7 +1,9 @@
 """The artifact store as the cluster sees it: folders and small files under one fsspec URL."""
 
 import errno
+import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +16,9 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 ASSETS = Path(__file__).parent / "assets"
+
+FETCHED = Path(tempfile.gettempdir()) / "fewstep-fetched"
+"""Copies of stored files that jobs on this machine read; it may be emptied when none runs."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when there is no space left."""
@@ -85,6 +90,29 @@ class Store:
                     new.unlink()
                     raise
 
+    def put_file(self, file: Path, path: str) -> None:
+        """Copy one local file to `path`; readers see all of it or none."""
+        with _lost(path):
+            if not self.local:
+                self.fs.put_file(str(file), self.path(path), **self._patience(file.stat().st_size))
+                return
+            _copy(file, Path(self.path(path)))
+
+    def file(self, path: str) -> Path | None:
+        """A local copy of a file, or None when there is none. Not to be written to: on a local file system it is the
+        file itself; of another one it is fetched once, for all processes of this machine."""
+        with _lost(path):
+            if not self.fs.exists(self.path(path)):
+                return None
+            if self.local:
+                return Path(self.path(path))
+            here = FETCHED / hashlib.sha256(self.path(path).encode()).hexdigest()
+            if not here.exists():
+                with tempfile.TemporaryDirectory(prefix="fewstep-") as folder:
+                    self.fs.get_file(self.path(path), f"{folder}/file")
+                    _copy(Path(folder) / "file", here)
+            return here
+
     def put_json(self, value: dict[str, Any], path: str) -> None:
         self.put(json.dumps(value).encode(), path)
 
@@ -110,6 +138,21 @@ class Store:
         """Take away what was begun. A store that fails even in this keeps a folder that nobody names."""
         with suppress(Exception):
             self.fs.rm(self.path(path), recursive=True)
+
+
+def _copy(file: Path, target: Path) -> None:
+    """Whole or not at all, over what was there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as new:
+        try:
+            with file.open("rb") as content:
+                shutil.copyfileobj(content, new)
+            new.flush()
+            Path(new.name).chmod(0o644)
+            Path(new.name).replace(target)
+        except OSError:
+            Path(new.name).unlink()
+            raise
 
 
 def local_folder(source: str) -> Path:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from service.status import Reason, Wish
-from workers.data.source import ImageSource
+from workers.data.source import Source
 from workers.diffusion.ema import copy_weights, ema_update
 from workers.host import Host
 from workers.methods.base import LossOut, Method
@@ -61,7 +61,7 @@ class Trainer:
     def __init__(
         self,
         method: Method[Any],
-        images: ImageSource | None,
+        images: Source | None,
         host: Host,
         state: State,
         cadence: Cadence,

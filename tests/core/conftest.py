@@ -1,6 +1,8 @@
 """A host without a cluster, an oracle teacher, and a network to distil it into."""
 
+import hashlib
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ class LocalHost:
         self.saved: list[int] = []
         self.students: list[dict[str, Any]] = []
         self.tensors: dict[str, dict[str, torch.Tensor]] = {}
+        self.files = tempfile.TemporaryDirectory(prefix="fewstep-test-")
         self.stop_at: int | None = None
         self.stop_wish = Wish.PAUSE
 
@@ -65,6 +68,12 @@ class LocalHost:
         if key not in self.tensors:
             self.tensors[key] = make()
         return self.tensors[key]
+
+    def cached_file(self, key: str, write: Callable[[Path], None]) -> Path:
+        path = Path(self.files.name) / hashlib.sha256(key.encode()).hexdigest()
+        if not path.exists():
+            write(path)
+        return path
 
 
 @pytest.fixture(scope="session", autouse=True)

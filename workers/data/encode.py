@@ -1,0 +1,195 @@
+"""A dataset becomes what networks work on, once: latents or images, classes, and captions as their encoders give them.
+
+That is done in chunks, each kept in the store under what it depends on, as pairs are: a run that is stopped goes on
+with the next chunk, jobs with one teacher share them, and several workers make different chunks at the same time.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from service.errors import DataInvalid
+from service.status import Wish
+from workers.artifact import Model
+from workers.data.chunks import Chunks, write_chunk
+from workers.data.dataset import Dataset, some
+from workers.data.pixels import pixels
+from workers.data.sample import Corrupt, Reader
+from workers.host import Host
+from workers.models.backbone import ENCODED_AT_ONCE
+from workers.pipeline_model import PipelineModel
+
+CHUNK = 256
+"""Samples; at 1024 by 1024 pixels some 0.3 GB of latents and prompts."""
+
+FORMAT = 1
+"""Raised with every change of what a chunk holds."""
+
+IMAGES_AT_ONCE = 4
+"""Through the VAE, which takes gigabytes for a large one."""
+
+SHOWN = 500
+"""Of the captions, the first are those that a student is previewed and judged by."""
+
+ROW = "row."
+"""Before the name of a condition's row, in a chunk."""
+
+
+@dataclass(frozen=True)
+class CaptionRows:
+    """The rows of the captions' conditions, see `workers.models.conditions.Rows`."""
+
+    chunks: Chunks
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def rows(self, places: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        found = self.chunks.rows(places, [ROW + name for name in names])
+        return {name.removeprefix(ROW): rows for name, rows in found.items()}
+
+
+def encode(dataset: Dataset, model: Model, host: Host, images: bool, identity: str) -> Chunks | Wish:
+    """Collective. All chunks, or the wish that stopped their making.
+
+    Args:
+        model: the teacher.
+        images: whether they are wanted, and not captions alone.
+        identity: of the teacher's weights.
+
+    Raises:
+        DataInvalid: the dataset is broken, has not what this teacher needs, or nothing in it can be used.
+    """
+    encoder = Encoder(dataset, model, images)
+    if images:
+        _, height, width = model.image_size
+        host.log("info", f"Images are scaled to cover {width} by {height} pixels, and cropped to their centre.")
+    about = f"data v{FORMAT} {dataset.identity} teacher={identity} images={images} classes={encoder.names} size={CHUNK}"
+    numbers = range(-(-len(encoder.reader) // CHUNK))
+
+    def chunk(number: int) -> Path:
+        return host.cached_file(f"{about} chunk={number}", lambda file: encoder.write(number, file))
+
+    with model.encoders_ready() if isinstance(model, PipelineModel) else nullcontext():
+        for first in range(0, len(numbers), host.world_size):
+            if (wish := host.wish()) is not Wish.RUN:
+                return wish
+            if (mine := first + host.rank) < len(numbers):
+                chunk(mine)
+            host.phase("training")  # a sign of progress, which a line of the log is not
+            done = min(len(encoder.reader), (first + host.world_size) * CHUNK)
+            host.log("info", f"{done} of {len(encoder.reader)} samples of the dataset are encoded.")
+        host.wish()  # nobody reads before all have written
+        chunks = Chunks([chunk(number) for number in numbers], SHOWN if model.text else 0)
+    tell_left_out(chunks, len(encoder.reader), host)
+    return chunks
+
+
+def tell_left_out(chunks: Chunks, samples: int, host: Host) -> None:
+    """Name what could not be used. Raises DataInvalid where that is everything."""
+    named = some([f"{key} ({why})" for key, why in chunks.left_out])
+    if not len(chunks):
+        raise DataInvalid(f"none of the dataset's {samples} samples can be used: {named}")
+    if chunks.left_out:
+        host.log("warning", f"{len(chunks.left_out)} of the dataset's {samples} samples are left out: {named}.")
+
+
+class Encoder:
+    """Makes chunks of one dataset for one teacher."""
+
+    def __init__(self, dataset: Dataset, model: Model, images: bool) -> None:
+        self.model, self.images = model, images
+        order = dataset.order
+        self.captions = model.text
+        self.classes = None if model.text else model.num_classes
+        if self.captions and order.content != "captions" and order.format != "prompts":
+            raise DataInvalid("the teacher is asked for images by prompts, and the dataset has no captions; add them")
+        if self.classes is not None and order.content == "nothing":
+            raise DataInvalid("the teacher is asked for images by class, and the dataset has no classes; add them")
+        if images and order.format == "prompts":
+            raise DataInvalid("the method learns from images, and the dataset holds prompts alone; use one with images")
+        if images and model.image_size[0] not in (1, 3):
+            raise DataInvalid(f"images have 1 or 3 channels, and the teacher's have {model.image_size[0]}")
+        self.reader: Reader = dataset.reader()
+        self.names: list[str] = []
+        if self.classes is not None:
+            self.names = order.classes or self.reader.classes()
+
+    def write(self, number: int, file: Path) -> None:
+        """Make chunk `number` in `file`."""
+        parts: list[dict[str, Tensor]] = []
+        captions: list[str] = []
+        left_out: list[tuple[str, str]] = []
+        indices = range(number * CHUNK, min((number + 1) * CHUNK, len(self.reader)))
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
+            for start in range(0, len(indices), ENCODED_AT_ONCE):
+                group = indices[start : start + ENCODED_AT_ONCE]
+                good: list[Decoded] = []
+                for i, found in zip(group, threads.map(self._decoded, group), strict=True):
+                    if isinstance(found, Corrupt):
+                        left_out.append((self.reader.key(i), str(found)))
+                    else:
+                        good.append(found)
+                if good:
+                    parts.append(dict(self._encoded(good)))
+                    captions += [sample.caption for sample in good if sample.caption is not None]
+        tensors = {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else {})}
+        samples = sum(len(next(iter(part.values()))) for part in parts)
+        write_chunk(file, tensors, samples, captions, left_out)
+
+    def _decoded(self, index: int) -> "Decoded | Corrupt":
+        try:
+            sample = self.reader.read(index)
+            if self.captions and not sample.caption:
+                raise Corrupt("it has no caption")
+            label = None if self.classes is None else self._number(sample.label)
+            image = None
+            if self.images:
+                if sample.image is None:
+                    raise Corrupt("it has no image")
+                image = pixels(sample.image, self.model.image_size)
+        except Corrupt as error:
+            return error
+        return Decoded(image, sample.caption if self.captions else None, label)
+
+    def _number(self, name: str | None) -> int:
+        """Of a class: a name that is a number is that number, others count in the order of the dataset's classes."""
+        if name is None:
+            raise Corrupt("it has no class")
+        if not name.isdecimal() and name not in self.names:
+            raise Corrupt(f"its class {name!r} is none of the dataset's")
+        number = int(name) if name.isdecimal() else self.names.index(name)
+        if self.classes is not None and number >= self.classes:
+            raise DataInvalid(
+                f"the dataset's class {name!r} has number {number}, and the teacher knows 0 to {self.classes - 1}"
+            )
+        return number
+
+    def _encoded(self, good: list["Decoded"]) -> Iterator[tuple[str, Tensor]]:
+        images = [sample.image for sample in good if sample.image is not None]
+        if images:
+            parts = torch.stack(images).split(IMAGES_AT_ONCE)
+            yield "images", torch.cat([self.model.encode(part.to(self.model.device)).cpu() for part in parts])
+        labels = [sample.label for sample in good if sample.label is not None]
+        if labels:
+            yield "labels", torch.tensor(labels)
+        captions = [sample.caption for sample in good if sample.caption is not None]
+        if captions:
+            assert isinstance(self.model, PipelineModel)
+            rows = self.model.encode_prompts(captions)
+            yield from ((ROW + name, row.cpu()) for name, row in rows.items())
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What is wanted of one sample: image [C, H, W] in [-1, 1], caption, class."""
+
+    image: Tensor | None
+    caption: str | None
+    label: int | None

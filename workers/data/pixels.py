@@ -1,0 +1,41 @@
+"""From an image file to what a network sees of it."""
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from workers.data.sample import Corrupt
+
+LARGEST_GROWTH = 8
+"""An image that would have to grow by more, along a side, shows nothing of its kind."""
+
+
+def pixels(content: bytes, size: tuple[int, ...]) -> Tensor:
+    """[C, H, W] float32 in [-1, 1] of an encoded image: upright, scaled to cover `size` and cropped to its centre.
+
+    Args:
+        size: (C, H, W) with C of 1 (grey) or 3. What is transparent becomes white.
+
+    Raises:
+        Corrupt: it cannot be decoded, or is too small.
+    """
+    channels, height, width = size
+    try:
+        with Image.open(io.BytesIO(content)) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = image.convert("L" if channels == 1 else "RGB")
+    except UnidentifiedImageError as error:
+        raise Corrupt("it cannot be decoded: it is of no known format") from error
+    except Exception as error:  # each decoder raises what it likes
+        raise Corrupt(f"it cannot be decoded: {error}") from error
+    if min(image.size) == 1 or max(height / image.height, width / image.width) > LARGEST_GROWTH:
+        raise Corrupt(f"it has {image.width} by {image.height} pixels, where {width} by {height} are asked for")
+    fitted = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+    values = torch.from_numpy(np.array(fitted, dtype=np.float32)) / 127.5 - 1
+    return values.reshape(height, width, channels).permute(2, 0, 1).contiguous()
