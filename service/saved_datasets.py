@@ -60,7 +60,7 @@ def _arrow(folder: DataFolder) -> tuple[int, list[str], Features]:
             refuse(f"{at}{STATE} names {file.removeprefix(at)}, which is not there: copy all of its files.")
         with folder.open(file) as source:
             try:
-                rows += arrow_rows(source, folder.files[file])
+                rows += arrow_rows(source)
             except NotColumnar as error:
                 refuse(f"{file} {error}: {COPY}.")
     return rows, list(features), features
@@ -73,7 +73,7 @@ def _parquet(folder: DataFolder) -> tuple[int, list[str], Features]:
     for file in train or files:
         with folder.open(file) as source:
             try:
-                tables.append(parquet_table(source, folder.files[file]))
+                tables.append(parquet_table(source))
             except NotColumnar as error:
                 refuse(f"{file} {error}: {COPY}.")
         if tables[-1].columns != tables[0].columns:

@@ -1,6 +1,5 @@
 """What is found in a dataset's folder: each format's facts, and a sentence for everything that is wrong."""
 
-import contextlib
 import io
 import json
 import tarfile
@@ -135,7 +134,7 @@ BAD: list[tuple[Files, str]] = [
     ({"a.parquet": parquet(ROWS), "b.parquet": parquet(CAPTIONED)}, "b.parquet has other columns than a.parquet"),
     ({"a.parquet": parquet(CAPTIONED.select(["text"]))}, "It has no column of images, but text"),
     ({"a.parquet": parquet(ROWS.slice(0, 0))}, "It has 0 rows"),
-    (saved(one=arrow(ROWS)[:-9]), "one.arrow is cut off: copy it again"),
+    (saved(one=arrow(ROWS)[:-9]), "one.arrow is no stream of Arrow, or is cut off: copy it again"),
     (saved(one=b"ARROW1\0\0\0\0"), "one.arrow is no stream of Arrow"),
     ({**saved(one=arrow(ROWS), two=b""), "two.arrow": arrow(ROWS), "dataset_info.json": b"{"}, "is not valid JSON"),
     ({name: content for name, content in saved(one=arrow(ROWS), two=arrow(ROWS)).items() if name != "two.arrow"},
@@ -235,18 +234,13 @@ tables = st.lists(
 @settings(max_examples=100, deadline=None)
 @given(tables, st.data())
 def test_footers_and_messages_are_read_as_their_library_writes_them(table: pa.Table, data: st.DataObject) -> None:
-    """Whole; and cut off or changed, where anything may be said but no other error raised."""
+    """Whole, and cut off anywhere."""
     file, stream = parquet(table, {"é": 1}), arrow(table)
-    seen = parquet_table(io.BytesIO(file), len(file))
+    seen = parquet_table(io.BytesIO(file))
     assert (seen.rows, seen.columns) == (table.num_rows, table.column_names)
     assert json.loads(seen.metadata["huggingface"]) == {"info": {"features": {"é": 1}}}
-    assert arrow_rows(io.BytesIO(stream), len(stream)) == table.num_rows
-    cut = data.draw(st.integers(0, len(stream) - 5))
-    with pytest.raises(NotColumnar):
-        arrow_rows(io.BytesIO(stream[:cut]), cut)
+    assert arrow_rows(io.BytesIO(stream)) == table.num_rows
     for whole, read in ((file, parquet_table), (stream, arrow_rows)):
-        wrong = bytearray(whole)
-        for at in data.draw(st.lists(st.integers(0, len(wrong) - 1), max_size=4)):
-            wrong[at] = data.draw(st.integers(0, 255))
-        with contextlib.suppress(NotColumnar):
-            read(io.BytesIO(wrong), len(wrong))  # type: ignore[operator]
+        cut = data.draw(st.integers(0, len(whole) - 1))
+        with pytest.raises(NotColumnar):
+            read(io.BytesIO(whole[:cut]))  # type: ignore[operator]
