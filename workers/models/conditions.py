@@ -61,7 +61,7 @@ class StoredConditions(Conditions):
     def forward(self, labels: Tensor) -> dict[str, Tensor]:
         asked, inverse = labels.cpu().unique(return_inverse=True)  # sorted, so that the null label comes last
         prompts = asked[asked < self.prompts]
-        null = {name: self.get_buffer(name) for name in self.names}
+        null = {name: self.get_buffer(name).to(labels.device) for name in self.names}
         if prompts.tolist() != self._kept[0] or next(iter(self._kept[1].values())).device != labels.device:
             found = self._table.rows(prompts, self.names) if len(prompts) else {}
             rows = {n: torch.cat([found[n].to(labels.device), null[n]]) if found else null[n] for n in self.names}
