@@ -51,3 +51,6 @@ class Host(Protocol):
 
     def cached_tensors(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """`make()`'s tensors, on the CPU, kept in the store under `key` for all jobs."""
+
+    def fetch(self, path: str) -> Path:
+        """A local copy of a folder of the store, by its path there. FileNotFoundError."""

@@ -138,6 +138,11 @@ class RayHost:
         self.store.put(safetensors.torch.save(made), path)
         return made
 
+    def fetch(self, path: str) -> Path:
+        if not self.store.has(path):
+            raise FileNotFoundError(f"there is no {path} in the store")
+        return local_folder(f"{self.order.store}/{path}")
+
     def flush(self) -> None:
         """Return when everything that rank 0 has reported is stored."""
         if self._reporter is not None:

@@ -1,6 +1,7 @@
 """A pipeline's folder opened for sampling: a teacher of one of the families, or a student of it."""
 
 import copy
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,11 @@ from workers.diffusion.solver import solve
 from workers.diffusion.timesteps import even_grid
 from workers.models.backbone import Backbone
 from workers.models.codec import Codec
+from workers.models.conditions import Conditions
 from workers.models.denoiser import Denoiser
+
+REMEMBERED = 128
+"""Prompts whose encodings are kept; one takes a few MB with the largest encoders."""
 
 
 class PipelineModel:
@@ -49,6 +54,7 @@ class PipelineModel:
         factor = self.pipe.vae_scale_factor if hasattr(self.pipe, "vae_scale_factor") else self.codec.factor
         self.image_size: tuple[int, ...] = (3, height * factor, width * factor)
         self.device = torch.device("cpu")
+        self._remembered: OrderedDict[str | None, dict[str, Tensor]] = OrderedDict()
         self.sampler = None
         if steps:
             self.sampler = SamplerSpec.on(self.denoiser.path, SCHEDULER_KINDS[type(self.scheduler).__name__], steps)
@@ -93,8 +99,23 @@ class PipelineModel:
         if not self.text:
             raise ValueError(f"this model has {self.num_classes} classes and takes no prompts: give labels")
         prompts = sorted(set(asked))
-        denoiser = self.family.of(self.pipe, prompts).to(self.device)
-        return denoiser, torch.tensor([prompts.index(prompt) for prompt in asked])
+        rows = [self._encoded(prompt) for prompt in prompts]
+        rows.append(rows[0] if self.steps else self._encoded(None))  # nothing leads a student away from anything
+        conditions = Conditions({name: torch.cat([row[name] for row in rows]) for name in rows[0]})
+        labels = torch.tensor([prompts.index(prompt) for prompt in asked])
+        return self.denoiser.told(conditions.to(self.device)), labels
+
+    @torch.no_grad()
+    def _encoded(self, prompt: str | None) -> dict[str, Tensor]:
+        """The row of a prompt, or of no prompt; the last ones asked for are remembered."""
+        if prompt not in self._remembered:
+            found = self.family.null(self.pipe) if prompt is None else self.family.encode(self.pipe, [prompt])
+            self._remembered[prompt] = found
+            while len(self._remembered) > REMEMBERED:
+                self._remembered.popitem(last=False)
+        else:
+            self._remembered.move_to_end(prompt)
+        return self._remembered[prompt]
 
     @torch.inference_mode()
     def _sample(self, denoiser: Backbone, labels: Tensor, seeds: Sequence[int], steps: int, guidance: float) -> Tensor:

@@ -38,10 +38,12 @@ def run(spec: JobSpec, teacher_folder: Path, host: Host) -> Outcome:
 
     Raises:
         TeacherInvalid: the teacher cannot be used with this spec.
+        DataInvalid: nor can the features that it wants its students judged in.
         workers.trainer.Diverged: a loss or a gradient is not finite.
     """
     model = load_student(teacher_folder, spec.prompts or ()).to(host.device)
     teacher = model.denoiser
+    features = finish.opened_features(spec, host) if host.rank == 0 else None
     checkpoint = host.latest_checkpoint()
     state = read(checkpoint) if checkpoint else State()
 
@@ -64,6 +66,7 @@ def run(spec: JobSpec, teacher_folder: Path, host: Host) -> Outcome:
                 spec,
                 host,
                 student.training_seconds,
+                features,
             )
     return Outcome(None, done)
 
