@@ -64,7 +64,7 @@ class PipelineModel:
         return sum(parameter.numel() for parameter in self.denoiser.network.parameters())
 
     def to(self, device: torch.device | str) -> "PipelineModel":
-        """The network and the VAE; what encodes prompts stays where it is."""
+        """The network and the VAE; what encodes prompts follows when it is needed."""
         self.denoiser.to(device)
         self.codec.vae.to(device)
         self.device = torch.device(device)
@@ -109,13 +109,20 @@ class PipelineModel:
     def _encoded(self, prompt: str | None) -> dict[str, Tensor]:
         """The row of a prompt, or of no prompt; the last ones asked for are remembered."""
         if prompt not in self._remembered:
+            self._gather()
             found = self.family.null(self.pipe) if prompt is None else self.family.encode(self.pipe, [prompt])
-            self._remembered[prompt] = found
+            self._remembered[prompt] = {name: row.cpu() for name, row in found.items()}
             while len(self._remembered) > REMEMBERED:
                 self._remembered.popitem(last=False)
         else:
             self._remembered.move_to_end(prompt)
         return self._remembered[prompt]
+
+    def _gather(self) -> None:
+        """Bring what encodes prompts to the other parts: a pipeline looks for all of them in one place."""
+        for name, part in self.pipe.components.items():
+            if name.startswith("text_encoder") and part is not None:
+                part.to(self.device)
 
     @torch.inference_mode()
     def _sample(self, denoiser: Backbone, labels: Tensor, seeds: Sequence[int], steps: int, guidance: float) -> Tensor:
@@ -141,5 +148,6 @@ class PipelineModel:
 
     def plain(self, prompts: Sequence[Any], seeds: Sequence[int], steps: int) -> Tensor:
         """What plain diffusers makes of the opened folder: images [B, 3, H, W] in [-1, 1]."""
+        self._gather()
         with torch.no_grad():
             return self.family.plain(self.pipe, list(prompts), seeded(seeds), steps, self.image_size)
