@@ -1,4 +1,4 @@
-"""The recipes that ship: every chain is a job that runs, from its first stage to its last student."""
+"""The recipes that ship for the digits: every chain is a job that runs, from its first stage to its last student."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,11 @@ from service.spec import JobSpec
 from workers import finish, stages
 
 TEACHER = Path(stages.__file__).parent / "assets" / "digits" / "teacher"
-RECIPES = sorted((Path(stages.__file__).parent / "recipes").glob("*.yaml"))
+RECIPES = sorted(
+    path
+    for path in (Path(stages.__file__).parent / "recipes").glob("*.yaml")
+    if yaml.safe_load(path.read_text())["teacher"] == "digits"
+)
 EXPECTED = {
     "guidance-progressive": ["guidance", "progressive"],
     "hyper": ["consistency", "dmd2"],
