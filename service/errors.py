@@ -15,7 +15,7 @@ FewstepError
 │   ├── StoreUnavailable 503     the artifact store does not answer, or with an error
 │   └── StorageFull 503          a disk has no space left
 ├── TeacherInvalid 422   the teacher's folder cannot be used
-└── DataInvalid 422      so cannot what the job learns from or is judged by
+└── DataInvalid 422      the dataset cannot be used
 """
 
 from dataclasses import dataclass

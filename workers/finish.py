@@ -69,14 +69,14 @@ def export(
     """
     host.phase("evaluating")
     student = network.eval().to(host.device)
-    if features:
-        features.to(host.device)
     guidance, prompts = learnt_guidance(spec, stage), spec.prompts or ()
     conditions = teacher.num_classes and min(teacher.num_classes, spec.evaluation.samples // 2)  # two of each at least
 
     def generate_teacher(asked: Asked, seeds: list[int], steps: int) -> Tensor:
         return teacher.generate(asked, seeds, steps, guidance)
 
+    if features:
+        features.to(host.device)
     with tempfile.TemporaryDirectory(prefix="fewstep-student-") as name:
         folder = Path(name)
         teacher.write_student(folder, network, sampler)
@@ -96,7 +96,14 @@ def export(
             if judges_digits(teacher.image_size, teacher.num_classes)
             else teacher_evaluator(generate_teacher, conditions, teacher_steps, samples, teacher.batch, features, keep)
         )
-        paired = Paired.of(generate_teacher, teacher_steps, *questions(spec, conditions), features, teacher.batch, keep)
+        paired = Paired.of(
+            generate_teacher,
+            teacher_steps,
+            *questions(spec.evaluation.prompts, prompts, conditions),
+            features,
+            teacher.batch,
+            keep,
+        )
         figures = {n: judged(evaluator, paired, opened.generate, n, samples) for n in sampler.steps}
         teacher_figures = {
             n: kept_figures(host, evaluator, paired, generate_teacher, n, samples, who)

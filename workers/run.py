@@ -86,6 +86,12 @@ class FolderHost:
         target.with_suffix(".png").write_bytes(grid)
         target.with_suffix(".json").write_text(json.dumps(record, indent=2))
 
+    def fetch(self, path: str) -> Path:
+        """Of this machine: from the folder that the command is run in."""
+        if not Path(path).is_dir():
+            raise FileNotFoundError(f"there is no folder {path}")
+        return Path(path)
+
     def _cache(self, key: str) -> Path:
         return self.folder / "cache" / hashlib.sha256(key.encode()).hexdigest()[:32]
 
@@ -103,12 +109,6 @@ class FolderHost:
             path.parent.mkdir(exist_ok=True)
             save_file(make(), path)
         return load_file(path)
-
-    def fetch(self, path: str) -> Path:
-        """Of this machine: from the folder that the command is run in."""
-        if not Path(path).is_dir():
-            raise FileNotFoundError(f"there is no folder {path}")
-        return Path(path)
 
 
 def main() -> None:

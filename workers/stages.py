@@ -38,7 +38,6 @@ def run(spec: JobSpec, teacher_folder: Path, host: Host) -> Outcome:
 
     Raises:
         TeacherInvalid: the teacher cannot be used with this spec.
-        DataInvalid: nor can the features that it wants its students judged in.
         workers.trainer.Diverged: a loss or a gradient is not finite.
     """
     model = load_student(teacher_folder, spec.prompts or ()).to(host.device)

@@ -52,22 +52,22 @@ def job(**more: Any) -> JobSpec:
 
 
 def test_it_is_asked_for_held_out_prompts_else_the_jobs_else_classes() -> None:
-    asked, texts = questions(job(prompts=PROMPTS, evaluation={"prompts": HELD_OUT}), 4)
+    asked, texts = questions(HELD_OUT, PROMPTS, 4)
     assert asked == texts
     assert len(texts) == PAIRS
     assert texts[:3] == ("a bird", "an owl in a tree", "a bird")
-    asked, texts = questions(job(prompts=PROMPTS), 3)
+    asked, texts = questions(None, PROMPTS, 3)
     assert isinstance(asked, Tensor)
     assert asked.bincount().tolist() == [34, 34, 34]
     assert texts[:4] == ("a cat", "two dogs", "a boat at sea", "a cat")
-    asked, texts = questions(job(), 1000)
+    asked, texts = questions(None, (), 1000)
     assert isinstance(asked, Tensor)
     assert (len(asked), texts) == (1000, ())
-    assert questions(job(), None) == (None, ())
+    assert questions(None, (), None) == (None, ())
 
 
 def test_the_teacher_agrees_with_itself_exactly_and_a_student_the_less_the_further_it_is(store: Path) -> None:
-    asked, texts = questions(job(prompts=PROMPTS), 4)
+    asked, texts = questions(None, PROMPTS, 4)
 
     def sampler(offset: float) -> module.Generate:
         return lambda _, seeds, steps: (coloured(seeds) + offset).clamp(-1, 1)
@@ -86,12 +86,12 @@ def test_the_teacher_agrees_with_itself_exactly_and_a_student_the_less_the_furth
 
 
 def test_other_seeds_or_prompts_than_the_teachers_are_noticed() -> None:
-    asked, texts = questions(job(prompts=PROMPTS), 4)
+    asked, texts = questions(None, PROMPTS, 4)
     paired = Paired.of(lambda _, seeds, steps: coloured(seeds), 8, asked, texts)
     elsewhere = paired.complete(NONE, lambda _, seeds, steps: coloured([seed + 1 for seed in seeds]), 8)
     assert elsewhere.agreement is not None
     assert elsewhere.agreement > 0.3
-    other = Paired.of(lambda _, seeds, steps: coloured(seeds), 8, *questions(job(prompts=PROMPTS[::-1]), 4))
+    other = Paired.of(lambda _, seeds, steps: coloured(seeds), 8, *questions(None, PROMPTS[::-1], 4))
     assert other.identity != paired.identity
 
 
@@ -102,7 +102,7 @@ def test_shuffled_prompts_lower_the_clip_score(store: Path) -> None:
     normal = torch.nn.functional.normalize
     cosines = normal(clip.text(PROMPTS)) @ normal(clip(candidates)).T
     best = dict(zip(PROMPTS, (cosines - cosines.mean(0)).argmax(1).tolist(), strict=True))
-    asked, texts = questions(job(prompts=PROMPTS, evaluation={"prompts": PROMPTS}), 4)
+    asked, texts = questions(PROMPTS, PROMPTS, 4)
 
     def rigged(asked: Any, seeds: list[int], steps: int) -> Tensor:
         return torch.stack([candidates[best[prompt]] for prompt in asked])

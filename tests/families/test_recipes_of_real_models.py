@@ -17,7 +17,7 @@ from service.spec import JobSpec
 from service.tables import Dataset as DatasetRow
 from service.tables import Teacher
 from workers import finish, stages, trainer
-from workers.data.dataset import Dataset
+from workers.data import dataset as data
 from workers.run import FolderHost
 
 FOLDER = Path(stages.__file__).parent / "recipes"
@@ -88,7 +88,7 @@ def test_what_it_expects_is_said_to_be_the_papers(name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def images(tmp_path_factory: pytest.TempPathFactory) -> data.Dataset:
     """A folder of four images with captions."""
     folder = tmp_path_factory.mktemp("images")
     rng = torch.Generator().manual_seed(0)
@@ -98,12 +98,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         Image.fromarray(pixels.numpy()).save(folder / f"{i}.png")
         lines.append(json.dumps({"file_name": f"{i}.png", "text": caption}))
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
-    return Dataset(DatasetOrder(source="images", format="images", content="captions", samples=4), folder)
+    return data.Dataset(DatasetOrder(source="images", format="images", content="captions", samples=4), folder)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in RECIPES])
 def test_it_runs_on_a_tiny_pipeline_of_the_family(
-    name: str, images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, images: data.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On one CPU, with its students kept instead of judged; prompts take the place of a dataset of them."""
     monkeypatch.setattr(trainer, "LARGEST_SAMPLE", math.inf)  # random weights make samples of any size
@@ -113,7 +113,7 @@ def test_it_runs_on_a_tiny_pipeline_of_the_family(
     for field in ("resources", "compute"):
         del spec[field]
     spec["method"] |= {field: value for field, value in SHORT.items() if field in spec["method"]}
-    dataset: Dataset | None = images
+    dataset: data.Dataset | None = images
     if spec["data"] == "prompts":
         del spec["data"]
         spec["prompts"], dataset = CAPTIONS, None

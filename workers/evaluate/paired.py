@@ -2,13 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from torch import Tensor
 
 from service.observations import Figures
-from service.spec import JobSpec
 from workers.evaluate import figures
 from workers.evaluate.evaluator import BATCH, Asked, Eye, Generate, Keep, balanced_labels, draw, made, small_pixels
 from workers.evaluate.features import Clip, Features
@@ -69,19 +69,23 @@ class Paired:
         return found.model_copy(update=more)
 
 
-def questions(spec: JobSpec, classes: int | None) -> tuple[Asked, tuple[str, ...]]:
+def questions(
+    held_out: Sequence[str] | None, prompts: Sequence[str], classes: int | None
+) -> tuple[Asked, tuple[str, ...]]:
     """What teacher and student are asked for, `PAIRS` times or more, and each image's prompt, if there are prompts.
 
-    These are the prompts of the evaluation; where it has none, the first `classes` of the teacher's classes, which are
-    the job's prompts if it has any.
+    Args:
+        held_out: the prompts of the evaluation; where it has none, labels are asked for.
+        prompts: what labels stand for, if they are no classes.
+        classes: how many labels; None for a model without any.
     """
-    if spec.evaluation.prompts:
-        texts = tuple(spec.evaluation.prompts[i] for i in _several(len(spec.evaluation.prompts)).tolist())
+    if held_out:
+        texts = tuple(held_out[i] for i in _several(len(held_out)).tolist())
         return texts, texts
     if classes is None:
         return None, ()
     labels = _several(classes)
-    return labels, tuple(spec.prompts[i] for i in labels.tolist()) if spec.prompts else ()
+    return labels, tuple(prompts[i] for i in labels.tolist()) if prompts else ()
 
 
 def _several(count: int) -> Tensor:

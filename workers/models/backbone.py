@@ -103,13 +103,6 @@ class Backbone(Denoiser):
         parts = [cls.encode(pipe, prompts[start : start + ENCODED_AT_ONCE]) for start in starts] + [cls.null(pipe)]
         return Conditions({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
-    def told(self, conditions: Conditions) -> Self:
-        """The same network under other prompts."""
-        other = copy.copy(self)
-        other._modules = dict(self._modules) | {"conditions": conditions}
-        other.num_classes = other.null_label = conditions.prompts
-        return other
-
     def raw(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None = None) -> Tensor:
         dtype = next(self.network.parameters()).dtype
         time = self.path.t_to_model(t).to(x.device, torch.float32, non_blocking=True)
@@ -121,6 +114,13 @@ class Backbone(Denoiser):
             return {}
         labels = labels % (self.num_classes + 1)
         return {"labels": labels} if self.conditions is None else self.conditions(labels)
+
+    def told(self, conditions: Conditions) -> Self:
+        """The same network under other prompts."""
+        other = copy.copy(self)
+        other._modules = dict(self._modules) | {"conditions": conditions}
+        other.num_classes = other.null_label = conditions.prompts
+        return other
 
     def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
         found: list[Tensor] = []
