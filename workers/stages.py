@@ -65,7 +65,7 @@ def run(spec: JobSpec, teacher_folder: Path, host: Host) -> Outcome:
                 spec,
                 host,
                 student.training_seconds,
-                features,
+                features=features,
             )
     return Outcome(None, done)
 
