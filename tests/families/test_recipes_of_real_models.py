@@ -108,7 +108,7 @@ def test_it_runs_on_a_tiny_pipeline_of_the_family(
     """On one CPU, with its students kept instead of judged; prompts take the place of a dataset of them."""
     monkeypatch.setattr(trainer, "LARGEST_SAMPLE", math.inf)  # random weights make samples of any size
     students: list[str] = []
-    monkeypatch.setattr(finish, "export", lambda *told: students.append(told[4]))
+    monkeypatch.setattr(finish, "export", lambda *told, **more: students.append(told[4]))
     spec = read(name)
     for field in ("resources", "compute"):
         del spec[field]
