@@ -16,6 +16,8 @@ IMAGES = [1, 8, 8]
 def check(spec: JobSpec, teacher: Teacher, dataset: Dataset | None = None) -> None:
     """InvalidRequest names every field that does not fit the teacher or the dataset, and what would."""
     wrong = [Pointer(field, detail) for field, detail in _asked_by(spec, teacher, dataset)]
+    if spec.evaluation.prompts is not None and not teacher.text:
+        wrong.append(Pointer("/evaluation/prompts", f"Remove them: teacher '{teacher.name}' takes no text."))
     for i, stage in enumerate(spec.chain()):
         at = f"/stages/{i}/method" if spec.stages is not None else "/method"
         wrong += [Pointer(f"{at}/{field}", detail) for field, detail in _misfits(stage.method, teacher, dataset)]

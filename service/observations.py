@@ -87,6 +87,15 @@ class Figures(Wire):
     diversity: float
     nearest_neighbour_ratio: float
     ms_per_image: float
+    agreement: float | None = Field(
+        None,
+        description="How far images are from the teacher's reference row for the same prompts or classes and seeds, 0 "
+        "if they are the same: 1 - cos of their features, or the root mean square difference of 8×8 averages.",
+    )
+    cmmd: float | None = Field(None, description="1000 times the squared MMD of CLIP embeddings; lower is better.")
+    clip_score: float | None = Field(
+        None, description="Mean of 100 max(cos(image, prompt), 0) of CLIP embeddings; higher is better."
+    )
 
 
 class StudentExported(Observation):

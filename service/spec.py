@@ -2,7 +2,7 @@
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from service.methods import Method
 
@@ -12,6 +12,12 @@ PROMPT_LENGTH = 2000
 """Characters; encoders of text read the first hundreds."""
 
 Prompt = Annotated[str, StringConstraints(min_length=1, max_length=PROMPT_LENGTH)]
+
+
+FolderInStore = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$", max_length=512)
+]
+"""A path inside the artifact store, which leads nowhere else."""
 
 
 class Strict(BaseModel):
@@ -48,6 +54,25 @@ class Evaluation(Strict):
         1000, ge=100, le=100_000, description="Generated images per row, the same number of each class."
     )
     teacher_steps: int = Field(50, ge=1, le=1000, description="Steps of the teacher's reference row.")
+    features: FolderInStore | None = Field(
+        None,
+        description="Path in the store of the model in whose features images are compared, as transformers saves it: "
+        "CLIP, which gives a CLIP score too, or DINOv2; or FID's Inception. Null: pixels, or what knows the digits.",
+    )
+    prompts: list[Prompt] | None = Field(
+        None,
+        min_length=1,
+        max_length=1000,
+        description="What teacher and student are asked for, side by side, by the grid, the agreement and the CLIP "
+        "score, best held out from training; null: the prompts of the job.",
+    )
+
+    @field_validator("features")
+    @classmethod
+    def not_of_a_job(cls, features: str | None) -> str | None:
+        if features is not None and features.split("/")[0] == "jobs":
+            raise ValueError("jobs/ is where jobs keep their own files; put the model elsewhere in the store")
+        return features
 
 
 class JobSpec(Strict):

@@ -6,32 +6,35 @@ Rank 0 alone does this; the other ranks have nothing to wait for.
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import diffusers
 import torch
 from torch import Tensor
 
+from service.errors import DataInvalid
 from service.methods import METHODS
 from service.observations import Figures
 from service.spec import JobSpec
 from workers import artifact
 from workers.diffusion.sampler import SamplerSpec, sample, seeded
 from workers.evaluate.evaluator import (
+    Asked,
     Evaluator,
     Generate,
     digits_evaluator,
     judges_digits,
     teacher_evaluator,
 )
-from workers.grid import grid_png
+from workers.evaluate.features import Features, open_features
+from workers.evaluate.paired import Paired, questions
 from workers.host import Host
 from workers.model_card import Card, model_card
 from workers.models.denoiser import Denoiser
 from workers.pipeline_model import PipelineModel
+from workers.side_by_side import side_by_side
 
-COLUMNS = 10
 TOLERANCE = 1e-4
 """Largest difference between an image of the trained network and one of the folder, in units where black is -1."""
 
@@ -50,6 +53,7 @@ def export(
     spec: JobSpec,
     host: Host,
     training_seconds: float,
+    features: Features | None = None,
 ) -> None:
     """Judge, export, check and record one student.
 
@@ -58,6 +62,7 @@ def export(
         network: with the averaged weights, which are the ones exported.
         sampler: how it is to be run; it is judged at each of `sampler.steps`.
         label: unique within the job, 'progressive-4'.
+        features: in which images are compared; None for pixels, or what knows the digits.
 
     Raises:
         ExportMismatch: the folder, loaded back, gives other images than `network`.
@@ -68,9 +73,11 @@ def export(
     known = len(prompts) or teacher.num_classes  # of a dataset's captions, the student's folder is told the first
     conditions = known and min(known, spec.evaluation.samples // 2)  # two of each at least
 
-    def generate_teacher(labels: torch.Tensor | None, seeds: list[int], steps: int) -> torch.Tensor:
-        return teacher.generate(labels, seeds, steps, guidance)
+    def generate_teacher(asked: Asked, seeds: list[int], steps: int) -> Tensor:
+        return teacher.generate(asked, seeds, steps, guidance)
 
+    if features:
+        features.to(host.device)
     with tempfile.TemporaryDirectory(prefix="fewstep-student-") as name:
         folder = Path(name)
         teacher.write_student(folder, network, sampler)
@@ -78,21 +85,32 @@ def export(
         check_same_images(student, sampler, opened)
         check_plain_diffusers(opened, sampler, prompts)
 
-        evaluator = (
-            digits_evaluator(teacher.num_classes)
-            if judges_digits(teacher.image_size, teacher.num_classes)
-            else teacher_evaluator(
-                generate_teacher, conditions, spec.evaluation.teacher_steps, spec.evaluation.samples, teacher.batch
-            )
-        )
-        samples, teacher_sha256 = spec.evaluation.samples, artifact.folder_sha256(teacher.folder)
+        samples, teacher_steps = spec.evaluation.samples, spec.evaluation.teacher_steps
+        teacher_sha256 = artifact.folder_sha256(teacher.folder)
         who = f"{teacher_sha256} guidance={guidance:g}{prompts_identity(prompts)}"
-        figures = {n: evaluator.figures(opened.generate, n, samples) for n in sampler.steps}
+
+        def keep(key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+            return host.cached_tensors(f"teacher={who} seen={key}", make)
+
+        evaluator = (
+            digits_evaluator(teacher.num_classes, features=features)
+            if judges_digits(teacher.image_size, teacher.num_classes)
+            else teacher_evaluator(generate_teacher, conditions, teacher_steps, samples, teacher.batch, features, keep)
+        )
+        paired = Paired.of(
+            generate_teacher,
+            teacher_steps,
+            *questions(spec.evaluation.prompts, prompts, conditions),
+            features,
+            teacher.batch,
+            keep,
+        )
+        figures = {n: judged(evaluator, paired, opened.generate, n, samples) for n in sampler.steps}
         teacher_figures = {
-            n: kept_figures(host, evaluator, generate_teacher, n, samples, who)
-            for n in sorted({spec.evaluation.teacher_steps, *sampler.steps}, reverse=True)
+            n: kept_figures(host, evaluator, paired, generate_teacher, n, samples, who)
+            for n in sorted({teacher_steps, *sampler.steps}, reverse=True)
         }
-        grid = side_by_side(generate_teacher, spec.evaluation.teacher_steps, opened)
+        grid = side_by_side(generate_teacher, teacher_steps, opened, spec.evaluation.prompts or prompts)
 
         host.phase("exporting")
         settings = METHODS[method]
@@ -149,10 +167,29 @@ def learnt_guidance(spec: JobSpec, stage: int) -> float:
     return scales[-1] if scales else 1.0
 
 
-def kept_figures(host: Host, evaluator: Evaluator, generate: Generate, steps: int, samples: int, who: str) -> Figures:
+def opened_features(spec: JobSpec, host: Host) -> Features | None:
+    """The model in whose features the job wants its students judged, on the CPU. DataInvalid."""
+    name = spec.evaluation.features
+    if name is None:
+        return None
+    try:
+        folder = host.fetch(name)
+    except FileNotFoundError as error:
+        raise DataInvalid(f"evaluation.features: {error}; put the model there, or correct the path.") from error
+    return open_features(folder, name)
+
+
+def judged(evaluator: Evaluator, paired: Paired, generate: Generate, steps: int, samples: int) -> Figures:
+    """All figures of a sampler."""
+    return paired.complete(evaluator.figures(generate, steps, samples), generate, steps)
+
+
+def kept_figures(
+    host: Host, evaluator: Evaluator, paired: Paired, generate: Generate, steps: int, samples: int, who: str
+) -> Figures:
     """The teacher's figures, taken once for all jobs that judge it in the same way."""
-    key = f"teacher={who} evaluator={evaluator.identity} steps={steps} samples={samples}"
-    kept = host.cached(key, lambda: evaluator.figures(generate, steps, samples).model_dump(mode="json"))
+    key = f"teacher={who} evaluator={evaluator.identity} {paired.identity} steps={steps} samples={samples}"
+    kept = host.cached(key, lambda: judged(evaluator, paired, generate, steps, samples).model_dump(mode="json"))
     return Figures.model_validate(kept)
 
 
@@ -190,16 +227,3 @@ def _refuse_difference(ours: Tensor, folders: Tensor, steps: int) -> None:
             f"at {steps} steps the exported folder's images differ from the student's by up to {difference:.2g}; "
             f"{TOLERANCE:g} is allowed"
         )
-
-
-def side_by_side(teacher: Generate, teacher_steps: int, student: artifact.Model) -> bytes:
-    """A PNG grid: the teacher's row above the student's rows; column i has seed i, and class i if there are classes."""
-    columns = min(student.num_classes or COLUMNS, COLUMNS)  # prompts count as classes
-    labels = None if student.num_classes is None else torch.arange(columns)
-    seeds = list(range(columns))
-    rows = [teacher(labels, seeds, teacher_steps)]
-    names = [f"teacher, {teacher_steps} steps"]
-    for n in sorted(student.steps, reverse=True):
-        rows.append(student.generate(labels, seeds, n))
-        names.append(f"student, {n} step{'' if n == 1 else 's'}")
-    return grid_png(rows, labels=names)

@@ -46,6 +46,9 @@ class Host(Protocol):
     def student(self, folder: Path, grid: bytes, record: dict[str, Any]) -> None:
         """Store a student's folder and its grid, and record it: `StudentExported` less seq, at, path and grid."""
 
+    def fetch(self, path: str) -> Path:
+        """A local copy of a folder of the store, by its path there. FileNotFoundError."""
+
     def cached(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """`make()`'s JSON-able answer, kept in the store under `key` for all jobs."""
 

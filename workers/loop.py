@@ -128,6 +128,11 @@ class RayHost:
             self.log("info", f"Student {record['label']} is stored.")
             self.tell(StudentExported, path=path, grid=f"{path}.png", **record)
 
+    def fetch(self, path: str) -> Path:
+        if not self.store.has(path):
+            raise FileNotFoundError(f"there is no {path} in the store")
+        return local_folder(f"{self.order.store}/{path}")
+
     def cached(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         path = f"cache/{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
         found = self.store.json(path)

@@ -116,19 +116,31 @@ def _call(card: Card) -> str:
 ).images"""
 
 
+COLUMNS: tuple[tuple[str, str, str], ...] = (
+    ("Fréchet ↓", "frechet", ".2f"),
+    ("kernel ↓", "kernel", ".3f"),
+    ("CMMD ↓", "cmmd", ".3f"),
+    ("CLIP score ↑", "clip_score", ".2f"),
+    ("agreement ↓", "agreement", ".3f"),
+    ("accuracy", "accuracy", ".3f"),
+    ("precision", "precision", ".2f"),
+    ("recall", "recall", ".2f"),
+    ("diversity", "diversity", ".2f"),
+    ("nearest neighbour", "nearest_neighbour_ratio", ".2f"),
+    ("ms per image", "ms_per_image", ".2f"),
+)
+"""Heading, field and format; what no row knows is left out."""
+
+
 def _table(card: Card) -> str:
-    head = "| | Fréchet ↓ | kernel ↓ | accuracy | precision | recall | diversity | nearest neighbour | ms per image |"
-    rows = [_row(f"teacher, {n}", f) for n, f in sorted(card.teacher_figures.items(), reverse=True)]
-    rows += [_row(f"**student, {n}**", f) for n, f in sorted(card.figures.items(), reverse=True)]
-    return "\n".join([head, "|---" * 9 + "|", *rows])
-
-
-def _row(name: str, f: Figures) -> str:
-    accuracy = "–" if f.accuracy is None else f"{f.accuracy:.3f}"
-    return (
-        f"| {name} | {f.frechet:.2f} | {f.kernel:.3f} | {accuracy} | {f.precision:.2f} | {f.recall:.2f} "
-        f"| {f.diversity:.2f} | {f.nearest_neighbour_ratio:.2f} | {f.ms_per_image:.2f} |"
-    )
+    rows = [(f"teacher, {n}", f) for n, f in sorted(card.teacher_figures.items(), reverse=True)]
+    rows += [(f"**student, {n}**", f) for n, f in sorted(card.figures.items(), reverse=True)]
+    columns = [column for column in COLUMNS if any(getattr(f, column[1]) is not None for _, f in rows)]
+    lines = [["", *(head for head, _, _ in columns)], ["---"] * (1 + len(columns))]
+    for name, f in rows:
+        values = [(getattr(f, field), form) for _, field, form in columns]
+        lines.append([name, *("–" if value is None else format(value, form) for value, form in values)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _reading(card: Card) -> str:
@@ -139,7 +151,17 @@ def _reading(card: Card) -> str:
         else "Distances are to the teacher's own images, since its training data is not at hand."
     )
     balanced = "the same number of each class, " if card.num_classes else ""
+    rows = [*card.figures.values(), *card.teacher_figures.values()]
+    apart = (
+        " Agreement is how far images are from the teacher's reference row, image by image from the same seeds; 0 is "
+        "the same images."
+        if any(f.agreement is not None for f in rows)
+        else ""
+    )
+    score = (
+        " The CLIP score is 100 max(cos, 0) of image and prompt." if any(f.clip_score is not None for f in rows) else ""
+    )
     return (
         f"The first column names the sampling steps; every row is {card.samples} images, {balanced}judged by "
-        f"`{card.evaluator}`. {reference} Diversity is relative to those images too."
+        f"`{card.evaluator}`. {reference} Diversity is relative to those images too.{apart}{score}"
     )

@@ -1,6 +1,7 @@
 """A pipeline's folder opened for sampling: a teacher of one of the families, or a student of it."""
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +18,11 @@ from workers.diffusion.solver import solve
 from workers.diffusion.timesteps import even_grid
 from workers.models.backbone import Backbone
 from workers.models.codec import Codec
-from workers.models.conditions import Rows, StoredConditions
+from workers.models.conditions import Conditions, Rows, StoredConditions
 from workers.models.denoiser import Denoiser
+
+REMEMBERED = 128
+"""Prompts whose encodings are kept; one takes a few MB with the largest encoders."""
 
 
 class PipelineModel:
@@ -52,6 +56,7 @@ class PipelineModel:
         factor = self.pipe.vae_scale_factor if hasattr(self.pipe, "vae_scale_factor") else self.codec.factor
         self.image_size: tuple[int, ...] = (3, height * factor, width * factor)
         self.device = torch.device("cpu")
+        self._remembered: OrderedDict[str | None, dict[str, Tensor]] = OrderedDict()
         self.sampler = None
         if steps:
             self.sampler = SamplerSpec.on(self.denoiser.path, SCHEDULER_KINDS[type(self.scheduler).__name__], steps)
@@ -61,7 +66,7 @@ class PipelineModel:
         return sum(parameter.numel() for parameter in self.denoiser.network.parameters())
 
     def to(self, device: torch.device | str) -> "PipelineModel":
-        """The network and the VAE; what encodes prompts stays where it is."""
+        """The network and the VAE; what encodes prompts follows when it is needed."""
         self.denoiser.to(device)
         self.codec.vae.to(device)
         self.device = torch.device(device)
@@ -129,8 +134,30 @@ class PipelineModel:
         if not self.text:
             raise ValueError(f"this model has {self.num_classes} classes and takes no prompts: give labels")
         prompts = sorted(set(asked))
-        denoiser = self.family.of(self.pipe, prompts).to(self.device)
-        return denoiser, torch.tensor([prompts.index(prompt) for prompt in asked])
+        rows = [self._encoded(prompt) for prompt in prompts]
+        rows.append(rows[0] if self.steps else self._encoded(None))  # nothing leads a student away from anything
+        conditions = Conditions({name: torch.cat([row[name] for row in rows]) for name in rows[0]})
+        labels = torch.tensor([prompts.index(prompt) for prompt in asked])
+        return self.denoiser.told(conditions.to(self.device)), labels
+
+    @torch.no_grad()
+    def _encoded(self, prompt: str | None) -> dict[str, Tensor]:
+        """The row of a prompt, or of no prompt; the last ones asked for are remembered."""
+        if prompt not in self._remembered:
+            self._gather()
+            found = self.family.null(self.pipe) if prompt is None else self.family.encode(self.pipe, [prompt])
+            self._remembered[prompt] = {name: row.cpu() for name, row in found.items()}
+            while len(self._remembered) > REMEMBERED:
+                self._remembered.popitem(last=False)
+        else:
+            self._remembered.move_to_end(prompt)
+        return self._remembered[prompt]
+
+    def _gather(self) -> None:
+        """Bring what encodes prompts to the other parts: a pipeline looks for all of them in one place."""
+        for name, part in self.pipe.components.items():
+            if name.startswith("text_encoder") and part is not None:
+                part.to(self.device)
 
     @torch.inference_mode()
     def _sample(self, denoiser: Backbone, labels: Tensor, seeds: Sequence[int], steps: int, guidance: float) -> Tensor:
@@ -156,5 +183,6 @@ class PipelineModel:
 
     def plain(self, prompts: Sequence[Any], seeds: Sequence[int], steps: int) -> Tensor:
         """What plain diffusers makes of the opened folder: images [B, 3, H, W] in [-1, 1]."""
+        self._gather()
         with torch.no_grad():
             return self.family.plain(self.pipe, list(prompts), seeded(seeds), steps, self.image_size)

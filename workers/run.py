@@ -87,8 +87,17 @@ class FolderHost:
         target.with_suffix(".png").write_bytes(grid)
         target.with_suffix(".json").write_text(json.dumps(record, indent=2))
 
+    def fetch(self, path: str) -> Path:
+        """Of this machine: from the folder that the command is run in."""
+        if not Path(path).is_dir():
+            raise FileNotFoundError(f"there is no folder {path}")
+        return Path(path)
+
+    def _cache(self, key: str) -> Path:
+        return self.folder / "cache" / hashlib.sha256(key.encode()).hexdigest()[:32]
+
     def cached(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        path = self.folder / "cache" / f"{key}.json"
+        path = self._cache(key).with_suffix(".json")
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(make()))
@@ -96,7 +105,7 @@ class FolderHost:
         return found
 
     def cached_tensors(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        path = self.folder / "cache" / f"{key}.safetensors"
+        path = self._cache(key).with_suffix(".safetensors")
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
             save_file(make(), path)

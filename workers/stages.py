@@ -48,6 +48,7 @@ def run(spec: JobSpec, teacher_folder: Path, host: Host, dataset: Dataset | None
         workers.trainer.Diverged: a loss or a gradient is not finite.
     """
     model = load_student(teacher_folder, spec.prompts or ()).to(host.device)
+    features = finish.opened_features(spec, host) if host.rank == 0 else None
     checkpoint = host.latest_checkpoint()
     state = read(checkpoint) if checkpoint else State()
 
@@ -81,6 +82,7 @@ def run(spec: JobSpec, teacher_folder: Path, host: Host, dataset: Dataset | None
                 spec,
                 host,
                 student.training_seconds,
+                features=features,
             )
     return Outcome(None, done)
 

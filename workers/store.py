@@ -124,6 +124,11 @@ class Store:
             content: bytes = self.fs.cat_file(self.path(path))
             return content
 
+    def has(self, path: str) -> bool:
+        """Whether there is a file or a folder."""
+        with _lost(path):
+            return bool(self.fs.exists(self.path(path)))
+
     def json(self, path: str) -> dict[str, Any] | None:
         """The content of a JSON file, or None when there is none."""
         content = self.get(path)

@@ -27,6 +27,7 @@ class RecordingHost:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     phases: list[str] = field(default_factory=list)
     cache: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tensors: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
     made: list[str] = field(default_factory=list)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -38,6 +39,11 @@ class RecordingHost:
             self.made.append(key)
             self.cache[key] = make()
         return self.cache[key]
+
+    def cached_tensors(self, key: str, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        if key not in self.tensors:
+            self.tensors[key] = make()
+        return self.tensors[key]
 
     def student(self, folder: Path, grid: bytes, record: dict[str, Any]) -> None:
         shutil.copytree(folder, self.root / record["label"])
