@@ -103,7 +103,7 @@ def test_every_method_trains_a_smaller_student(kind: str) -> None:
 @pytest.fixture
 def exported(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     calls: list[Any] = []
-    monkeypatch.setattr(finish, "export", lambda _, network, *rest: calls.append((network.unet, *rest)))
+    monkeypatch.setattr(finish, "export", lambda _, network, *rest, **more: calls.append((network.unet, *rest)))
     return calls
 
 

@@ -46,12 +46,13 @@ class Method(ABC, Generic[S]):
 
     def __init__(self, settings: S, teacher: Denoiser, start: Denoiser) -> None:
         self.settings, self.teacher, self.path = settings, teacher, teacher.path
-        self.student = self.make_student(start)
+        rank, targets = settings.lora_rank, settings.lora_targets
+        self.student = self.make_student(start.with_low_rank(rank, targets) if rank else start)
         self.trainable: dict[str, nn.Module] = {"student": self.student}
         self.followers: dict[str, nn.Module] = {}
 
     def make_student(self, start: Denoiser) -> Denoiser:
-        """What is trained."""
+        """What is trained. With `lora_rank`, `start` has low-rank updates already, and its weights are shared."""
         return start.trainable_copy()
 
     @property
