@@ -13,7 +13,7 @@ from service.spec import JobSpec
 from service.status import Wish
 from workers import finish
 from workers.artifact import folder_sha256, load_student
-from workers.compute import hasten
+from workers.compute import hasten, lay_out
 from workers.data.digits import load_digits
 from workers.data.source import ImageSource
 from workers.diffusion.guidance import guided
@@ -96,7 +96,10 @@ def train(
         settings = chain[state.stage].method
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed + state.stage)  # for nets that start from nothing, such as a critic's head
-            method = build(settings, teacher, _start(spec, teacher, state))
+            start = _start(spec, teacher, state)
+            for network in (teacher,) if start is None else (teacher, start):
+                lay_out(network, spec.compute)
+            method = build(settings, teacher, start)
         for module in method.trainable.values():
             module.to(host.device)
         hasten([method.teacher, *method.trainable.values(), *method.followers.values()], spec.compute)

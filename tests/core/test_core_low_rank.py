@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from service.methods.guidance import GuidanceSettings
 from service.methods.lcm import LCMSettings
 from service.methods.tract import TractSettings
 from service.spec import JobSpec
+from service.status import Wish
 from workers import finish, stages
 from workers.data.source import ImageSource
 from workers.methods.guidance import Guidance
@@ -118,6 +120,27 @@ def test_a_job_holds_the_teachers_weights_once(teacher: UNetDenoiser, local_host
         own = {id(p): p for module in run._modules().values() for p in module.parameters()}
         assert of(run) - base <= 4 * numbers(own.values()) + 100, "only parameters are added, and a few scalars"
     assert of(lcm) < 2.2 * base, "with rank 2 of 4 to 8 channels: student, average and target"
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_job_holds_the_teachers_weights_once_however_they_lie(
+    teacher: UNetDenoiser, channels_last: bool, local_host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+
+    def kept(method: Any, *rest: Any) -> Any:
+        made.append(method)
+        return SimpleNamespace(run=lambda: Wish.PAUSE)
+
+    monkeypatch.setattr(stages, "Trainer", kept)
+    monkeypatch.setattr(stages, "image_source", lambda teacher: IMAGES)
+    method = {"kind": "lcm", "iterations": 1, "batch_size": 4, "lora_rank": 1}
+    spec = JobSpec.model_validate({"teacher": "t", "method": method, "compute": {"channels_last": channels_last}})
+    stages.train(spec, teacher, local_host(), State())
+    (method,) = made
+    weight = method.student.unet.mid_block.resnets[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) is channels_last
+    assert held(teacher, method.student, method.reference) < 1.4 * held(teacher)
 
 
 @pytest.mark.parametrize("stage", [DMD2, {"kind": "tract", "phase_iterations": 1}], ids=["dmd2", "tract"])
