@@ -92,6 +92,18 @@ class AdversarialScoreSettings(ScoreSettings, CriticSettings):
         return "images" if self.gan_weight > 0 else self.data_need
 
 
+class TrunkCriticSettings(BaseModel):
+    """Mixin of a method whose critic is trained from the teacher on."""
+
+    critic_lora_rank: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Rank of the low-rank updates of the teacher that the critic is trained as, on the teacher's own "
+        "weights; 0 trains a network of its own.",
+    )
+
+
 class NoisedCriticSettings(CriticSettings):
     """Mixin of a method whose critic has noise levels of its own."""
 

@@ -116,7 +116,8 @@ def test_a_job_holds_the_teachers_weights_once(teacher: UNetDenoiser, local_host
         return held(teacher, run.average, *run.method.trainable.values(), *run.method.followers.values())
 
     assert of(whole) > 3.9 * base
-    for run in (low, lcm):
+    ufogen = trainer(settings(kind="ufogen", iterations=1, lora_rank=2, critic_lora_rank=2), teacher, local_host())
+    for run in (low, lcm, ufogen):
         own = {id(p): p for module in run._modules().values() for p in module.parameters()}
         assert of(run) - base <= 4 * numbers(own.values()) + 100, "only parameters are added, and a few scalars"
     assert of(lcm) < 2.2 * base, "with rank 2 of 4 to 8 channels: student, average and target"

@@ -111,7 +111,7 @@ def test_the_teachers_pipeline_with_the_file_is_the_student(
     teacher.scheduler = merged.scheduler
     before = images(name, teacher, 1, size)
     teacher.load_lora_weights(folder)  # the whole folder: the file is found by its name
-    assert (images(name, teacher, 1, size) - before).abs().max() > 0.003, "the update makes a difference"
+    assert (images(name, teacher, 1, size) - before).abs().max() > 0.001, "the update makes a difference"
     for steps in student.steps:
         ours = images(name, teacher, steps, size)
         torch.testing.assert_close(ours, images(name, merged, steps, size), atol=1e-4, rtol=0)

@@ -140,9 +140,7 @@ class ScoreMatching(Generator[S]):
 
     def __init__(self, settings: S, teacher: Denoiser, start: Denoiser) -> None:
         super().__init__(settings, teacher, start)
-        rank, targets = settings.fake_lora_rank, settings.lora_targets
-        start = teacher.with_low_rank(rank, targets) if rank else teacher
-        self.fake = start.with_conditions(settings.steps)
+        self.fake = self.low_rank(teacher, settings.fake_lora_rank).with_conditions(settings.steps)
         self.trainable["fake"] = self.fake_module()
 
     def fake_module(self) -> nn.Module:
