@@ -1,13 +1,16 @@
 """Low-rank updates: they start as no change, train alone on weights that all networks share, and merge at export."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from learning import learn
 from pydantic import ValidationError
+from rows import ROWS
 from test_core_sampler import small_folder
 from torch import Tensor, nn
 
@@ -265,3 +268,15 @@ def test_settings_that_ask_for_no_update_or_too_much_are_refused(fields: dict[st
 def test_every_method_offers_low_rank_students() -> None:
     assert all("lora_rank" in settings.model_fields for settings in METHODS.values())
     assert TractSettings(lora_rank=4, lora_targets=["to_q"]).lora_targets == ["to_q"]
+
+
+@pytest.mark.slow
+def test_a_low_rank_student_learns_the_mixture_as_a_whole_one_does(
+    mixture: Any, mixture_points: ImageSource, local_host: Any
+) -> None:
+    assert ROWS["lcm"].mixture is not None
+    settings, steps, bar = ROWS["lcm"].mixture
+    row = replace(ROWS["lcm"], mixture=(settings.model_copy(update={"lora_rank": 32}), steps, bar))
+    learnt = learn("lcm", row, mixture, mixture_points, local_host())
+    print(f"energy distance {learnt.distance:.4f}, bar {learnt.bar}")
+    assert learnt.distance < learnt.bar
