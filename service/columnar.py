@@ -42,7 +42,7 @@ def arrow_rows(file: IO[bytes]) -> int:
     """How many rows an Arrow stream has; it is read to its end. Raises NotColumnar."""
     try:
         with pa.ipc.open_stream(file) as batches:
-            rows = sum(batch.num_rows for batch in batches)
+            rows: int = sum(batch.num_rows for batch in batches)
         file.seek(-len(END_OF_STREAM), io.SEEK_END)  # pyarrow takes a stream without its end for a whole one
         whole = file.read() == END_OF_STREAM
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -98,7 +98,7 @@ def _by_nature(method: MethodSettings, teacher: Teacher) -> Iterator[tuple[str, 
             f"{name} is a rectified flow, and no scheduler of diffusers takes the steps of {method.kind} on one.",
         )
     if teacher.family != UNET2D:
-        if method.needs_own_network:
+        if method.own_network():
             yield (
                 "kind",
                 f"{method.kind} tells its student more than a pipeline does, such as where a step leads, and the "

@@ -15,11 +15,16 @@ def hasten(modules: Iterable[nn.Module], compute: Compute) -> None:
     What asks for derivatives in forward mode is not compiled by torch, which then runs the network as it is.
     """
     for module in modules:
-        if compute.channels_last:
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        lay_out(module, compute)
         if compute.compile:
             for network in _networks(module):
                 network.compile()
+
+
+def lay_out(module: nn.Module, compute: Compute) -> None:
+    """The part of it that moves weights: networks that share them have to be made of one that was laid out before."""
+    if compute.channels_last:
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _networks(module: nn.Module) -> Iterable[nn.Module]:

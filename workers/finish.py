@@ -6,7 +6,7 @@ Rank 0 alone does this; the other ranks have nothing to wait for.
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import diffusers
@@ -32,7 +32,7 @@ from workers.evaluate.paired import Paired, questions
 from workers.host import Host
 from workers.model_card import Card, model_card
 from workers.models.denoiser import Denoiser
-from workers.pipeline_model import PipelineModel
+from workers.pipeline_model import LORA, PipelineModel
 from workers.side_by_side import side_by_side
 
 TOLERANCE = 1e-4
@@ -54,6 +54,7 @@ def export(
     host: Host,
     training_seconds: float,
     features: Features | None = None,
+    lora: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Judge, export, check and record one student.
 
@@ -63,9 +64,11 @@ def export(
         sampler: how it is to be run; it is judged at each of `sampler.steps`.
         label: unique within the job, 'progressive-4'.
         features: in which images are compared; None for pixels, or what knows the digits.
+        lora: what leads from the teacher to `network`, if it is a low-rank update.
 
     Raises:
-        ExportMismatch: the folder, loaded back, gives other images than `network`.
+        ExportMismatch: the folder, loaded back, gives other images than `network`; or the teacher's pipeline does, with
+            the update loaded into it.
     """
     host.phase("evaluating")
     student = network.eval().to(host.device)
@@ -84,6 +87,9 @@ def export(
         opened = artifact.open_model(folder, sampler.steps, prompts).to(host.device)
         check_same_images(student, sampler, opened)
         check_plain_diffusers(opened, sampler, prompts)
+        if lora and isinstance(teacher, PipelineModel) and isinstance(opened, PipelineModel):
+            teacher.write_lora(folder, lora)
+            check_lora(teacher, opened, sampler, prompts)
 
         samples, teacher_steps = spec.evaluation.samples, spec.evaluation.teacher_steps
         teacher_sha256 = artifact.folder_sha256(teacher.folder)
@@ -127,6 +133,8 @@ def export(
             num_classes=None if opened.text else opened.num_classes,
             prompts=tuple(prompts),
             call=opened.plain_call(sampler) if isinstance(opened, PipelineModel) else None,
+            lora=(folder / LORA).exists(),
+            loads_lora=isinstance(opened, PipelineModel) and opened.loads_lora,
             parameters=opened.parameters,
             training_seconds=training_seconds,
             samples=samples,
@@ -220,10 +228,29 @@ def check_plain_diffusers(opened: artifact.Model, sampler: SamplerSpec, prompts:
             _refuse_difference(opened.generate(labels, seeds, steps), plain.clamp(-1, 1), steps)
 
 
-def _refuse_difference(ours: Tensor, folders: Tensor, steps: int) -> None:
-    difference = (ours.cpu() - folders.cpu()).abs().max().item()
+def check_lora(teacher: PipelineModel, opened: PipelineModel, sampler: SamplerSpec, prompts: Sequence[str]) -> None:
+    """Compare what plain diffusers makes of the student's folder with what it makes of the teacher's pipeline, when the
+    folder's low-rank update is loaded into it; where its class can load one."""
+    if not teacher.loads_lora:
+        return
+    labels = torch.arange(2) % (opened.num_classes or 1)
+    asked = [prompts[i] for i in labels] if prompts else labels.tolist()
+
+    def images(model: PipelineModel, steps: int) -> Tensor:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # some pipelines hand no generator to their scheduler
+            return model.plain(asked, [0, 1], steps)
+
+    with teacher.as_student(opened):
+        tuned = {steps: images(teacher, steps) for steps in sampler.steps}
+    for steps in sampler.steps:
+        _refuse_difference(images(opened, steps), tuned[steps], steps, "the teacher with the exported LoRA")
+
+
+def _refuse_difference(ours: Tensor, theirs: Tensor, steps: int, whose: str = "the exported folder") -> None:
+    difference = (ours.cpu() - theirs.cpu()).abs().max().item()
     if not difference <= TOLERANCE:  # NaN is a mismatch as well
         raise ExportMismatch(
-            f"at {steps} steps the exported folder's images differ from the student's by up to {difference:.2g}; "
+            f"at {steps} steps {whose} gives images that differ from the student's by up to {difference:.2g}; "
             f"{TOLERANCE:g} is allowed"
         )

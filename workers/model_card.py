@@ -13,7 +13,8 @@ from service.observations import Figures
 class Card:
     """What the card tells. `guidance_scale` is the teacher's that the student has learnt, 1 for none.
 
-    `call`: the pipeline's class and its arguments; None for a ConsistencyModelPipeline.
+    `call`: the pipeline's class and its arguments; None for a ConsistencyModelPipeline. `lora`: whether the folder
+    holds a low-rank update of the teacher as well; `loads_lora`: whether the pipeline's class can load it.
     """
 
     label: str
@@ -28,6 +29,8 @@ class Card:
     num_classes: int | None
     prompts: tuple[str, ...]
     call: tuple[str, dict[str, Any]] | None
+    lora: bool
+    loads_lora: bool
     parameters: int
     training_seconds: float
     samples: int
@@ -72,7 +75,7 @@ images[0].save("image.png")
 ```
 
 One generator per image makes each image depend on its own seed alone.
-
+{_lora(card, pipeline)}
 ## Quality
 
 {_table(card)}
@@ -130,6 +133,28 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("ms per image", "ms_per_image", ".2f"),
 )
 """Heading, field and format; what no row knows is left out."""
+
+
+def _lora(card: Card, pipeline: str) -> str:
+    if not card.lora:
+        return ""
+    what = (
+        "`pytorch_lora_weights.safetensors` is all that was learnt: a low-rank update (LoRA) of the teacher, with "
+        "alpha equal to its rank."
+    )
+    if not card.loads_lora:
+        return f"\n{what} A {pipeline} cannot load it by itself.\n"
+    return f'''
+{what} The teacher's pipeline with it and with this folder's scheduler is this student:
+
+```python
+from diffusers import {card.sampler}, {pipeline}
+
+pipeline = {pipeline}.from_pretrained("{card.teacher}")  # the teacher
+pipeline.load_lora_weights("pytorch_lora_weights.safetensors")
+pipeline.scheduler = {card.sampler}.from_pretrained(".", subfolder="scheduler")
+```
+'''
 
 
 def _table(card: Card) -> str:

@@ -2,13 +2,14 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from service.errors import TeacherInvalid
@@ -23,6 +24,8 @@ from workers.models.denoiser import Denoiser
 
 REMEMBERED = 128
 """Prompts whose encodings are kept; one takes a few MB with the largest encoders."""
+LORA = "pytorch_lora_weights.safetensors"
+"""As diffusers calls it."""
 
 
 class PipelineModel:
@@ -64,6 +67,11 @@ class PipelineModel:
     @property
     def parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.denoiser.network.parameters())
+
+    @property
+    def loads_lora(self) -> bool:
+        """Whether the pipeline's class can load low-rank updates, and save them."""
+        return hasattr(self.pipe, "load_lora_weights")
 
     def to(self, device: torch.device | str) -> "PipelineModel":
         """The network and the VAE; what encodes prompts follows when it is needed."""
@@ -175,6 +183,36 @@ class PipelineModel:
         pipe = copy.copy(self.pipe)  # with its settings, such as what the empty prompt is
         pipe.register_modules(**{self.family.part: network.network, "scheduler": scheduler})
         pipe.save_pretrained(folder, safe_serialization=True)
+
+    def write_lora(self, folder: Path, update: Mapping[str, Tensor]) -> None:
+        """A low-rank update of the teacher's network alone, in one file that `load_lora_weights` and common tools read.
+
+        Args:
+            update: as `low_rank.summed` gives it.
+        """
+        part = self.family.part
+        layers = {
+            name.removeprefix("network.").replace(".default.", "."): tensor.cpu().contiguous()
+            for name, tensor in update.items()
+        }
+        if self.loads_lora:
+            self.pipe.save_lora_weights(folder, **{f"{part}_lora_layers": layers}, safe_serialization=True)
+        else:  # the same, for a class that cannot load it by itself
+            named = {f"{part}.{name}": tensor for name, tensor in layers.items()}
+            save_file(named, folder / LORA, metadata={"format": "pt"})
+
+    @contextmanager
+    def as_student(self, student: "PipelineModel") -> Iterator[None]:
+        """Within, `plain` is of this pipeline with the scheduler and the low-rank update of the student's folder."""
+        own = self.pipe
+        self.pipe = copy.copy(own)
+        self.pipe.register_modules(scheduler=student.scheduler)
+        try:
+            self.pipe.load_lora_weights(student.folder, weight_name=LORA, local_files_only=True)
+            yield
+        finally:
+            self.pipe.unload_lora_weights()
+            self.pipe = own
 
     def plain_call(self, sampler: SamplerSpec) -> tuple[str, dict[str, Any]]:
         """The pipeline's class, and the arguments with which it runs the student."""

@@ -1,9 +1,11 @@
 """A job from its teacher to its exported students: the chain of stages, resumable at every step."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from service.errors import TeacherInvalid
 from service.methods.base import MethodSettings, PairSettings
@@ -11,7 +13,7 @@ from service.spec import JobSpec
 from service.status import Wish
 from workers import finish
 from workers.artifact import folder_sha256, load_student
-from workers.compute import hasten
+from workers.compute import hasten, lay_out
 from workers.data.dataset import Dataset
 from workers.data.digits import load_digits
 from workers.data.encode import CaptionRows, encode
@@ -21,6 +23,7 @@ from workers.host import Host
 from workers.methods.base import Method
 from workers.methods.registry import REGISTRY
 from workers.models.denoiser import Denoiser
+from workers.models.low_rank import merged, only_updates, summed
 from workers.pairs import make_pairs
 from workers.pipeline_model import PipelineModel
 from workers.preview import Decode, Preview, itself
@@ -71,10 +74,9 @@ def run(spec: JobSpec, teacher_folder: Path, host: Host, dataset: Dataset | None
     if host.rank == 0:
         host.phase("evaluating")
         for student in state.finished:
-            network = student_network(spec, teacher, student)
             finish.export(
                 model,
-                network,
+                student_network(spec, teacher, state.finished, student),
                 student.sampler,
                 student.method,
                 student.label,
@@ -83,6 +85,7 @@ def run(spec: JobSpec, teacher_folder: Path, host: Host, dataset: Dataset | None
                 host,
                 student.training_seconds,
                 features=features,
+                lora=lora(state.finished, student),
             )
     return Outcome(None, done)
 
@@ -114,7 +117,10 @@ def train(
         settings = chain[state.stage].method
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed + state.stage)  # for nets that start from nothing, such as a critic's head
-            method = build(settings, teacher, _start(spec, teacher, state))
+            start = _start(spec, teacher, state)
+            for network in (teacher,) if start is None else (teacher, start):
+                lay_out(network, spec.compute)
+            method = build(settings, teacher, start)
         for module in method.trainable.values():
             module.to(host.device)
         hasten([method.teacher, *method.trainable.values(), *method.followers.values()], spec.compute)
@@ -148,14 +154,24 @@ def sized(network: Denoiser, settings: MethodSettings) -> Denoiser:
     return network.smaller(settings.student_width, settings.student_depth)
 
 
-def student_network(spec: JobSpec, teacher: Denoiser, student: Finished) -> Denoiser:
-    """A finished student. Its stage and each one before may have made it smaller."""
-    network = teacher
-    for stage in spec.chain()[: student.stage + 1]:
-        network = sized(network, stage.method)
-    network = network.frozen_copy()
-    network.load_state_dict(student.weights)
-    return network
+def student_network(spec: JobSpec, teacher: Denoiser, finished: Sequence[Finished], student: Finished) -> Denoiser:
+    """A finished student in the teacher's format: what its stage started from, with what it has learnt."""
+    before = last_before(finished, student.stage)
+    start = teacher if before is None else student_network(spec, teacher, finished, before)
+    return merged(sized(start, spec.chain()[student.stage].method).frozen_copy(), student.weights)
+
+
+def last_before(finished: Sequence[Finished], stage: int) -> Finished | None:
+    """What a stage starts from: the last student of the stage before. None for the first stage."""
+    return next((student for student in reversed(finished) if student.stage < stage), None)
+
+
+def lora(finished: Sequence[Finished], student: Finished) -> dict[str, Tensor] | None:
+    """What leads from the teacher to a student, as one low-rank update; None, if a stage trained whole weights."""
+    way = [student]
+    while (before := last_before(finished, way[0].stage)) is not None:
+        way.insert(0, before)
+    return summed([student.weights for student in way]) if all(only_updates(s.weights) for s in way) else None
 
 
 def data_source(
@@ -185,9 +201,9 @@ def image_source(teacher: Denoiser) -> ImageSource:
 
 
 def _start(spec: JobSpec, teacher: Denoiser, state: State) -> Denoiser | None:
-    """The student of the stage before: the last one that it finished."""
-    before = [student for student in state.finished if student.stage < state.stage]
-    return student_network(spec, teacher, before[-1]) if before else None
+    """The student of the stage before."""
+    before = last_before(state.finished, state.stage)
+    return None if before is None else student_network(spec, teacher, state.finished, before)
 
 
 def _steps_before(spec: JobSpec, stage: int) -> int:

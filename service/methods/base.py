@@ -1,8 +1,8 @@
 """What the settings of all distillation methods share."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 Family = Literal["fidelity", "trajectory", "adversarial"]
 DataNeed = Literal["none", "images", "pairs"]
@@ -33,7 +33,7 @@ class MethodSettings(BaseModel):
     needs_classes: ClassVar[bool] = False
     "Whether it makes sense only with a teacher that knows classes."
     needs_own_network: ClassVar[bool] = False
-    "Whether its student is told more than the teacher is: where a step leads, or a guidance scale."
+    "Whether its student can be told more than the teacher is: where a step leads, or a guidance scale."
     fits_flows: ClassVar[bool] = True
     "Whether diffusers has a scheduler that runs its student on a rectified flow."
 
@@ -51,14 +51,44 @@ class MethodSettings(BaseModel):
     student_depth: float = Field(
         1.0, gt=0, le=1, description="Blocks of the student at each resolution, likewise; at least one is left."
     )
+    lora_rank: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Rank of the low-rank updates (LoRA) that are trained in place of the weights; their alpha always "
+        "equals it. 0 trains all weights.",
+    )
+    lora_targets: list[Annotated[str, StringConstraints(min_length=1, max_length=200)]] | None = Field(
+        None,
+        min_length=1,
+        max_length=1000,
+        description="The layers that get low-rank updates, by their names or the ends of them, such as to_q; null "
+        "takes those that are usual for the teacher's family.",
+    )
     max_grad_norm: float = Field(1.0, gt=0, le=1e6, description="Gradients are clipped to this norm, per role.")
     micro_batches: int = Field(
         1, ge=1, le=1024, description="Parts in which each worker runs its share of the batch, to save memory."
     )
 
+    @model_validator(mode="after")
+    def low_rank_makes_sense(self) -> Self:
+        ranks = [name for name in type(self).model_fields if name.endswith("lora_rank")]
+        if self.lora_targets is not None and not any(getattr(self, name) for name in ranks):
+            raise ValueError(f"lora_targets says where low-rank updates go: set {' or '.join(ranks)} above 0 as well")
+        if self.lora_rank and self.student_width * self.student_depth != 1:
+            raise ValueError(
+                "a low-rank update cannot make up for what a smaller student leaves out: set lora_rank to 0, or "
+                "student_width and student_depth to 1"
+            )
+        return self
+
     def data(self) -> DataNeed:
         """What it needs as it is set."""
         return self.data_need
+
+    def own_network(self) -> bool:
+        """Whether its student is told more than the teacher is, as it is set."""
+        return self.needs_own_network
 
     def guidance(self) -> dict[str, float]:
         """The fields that ask for guidance, as they are set, and the value that switches each off."""

@@ -39,6 +39,9 @@ class GuidanceSettings(GuidanceRange, MethodSettings):
             )
         return self
 
+    def own_network(self) -> bool:
+        return self.low_guidance < self.high_guidance
+
     def total_steps(self) -> int:
         return self.iterations
 

@@ -32,9 +32,9 @@ class LCMSettings(AveragedTargetSettings):
     )
     grid_steps: int = Field(1000, ge=2, le=1000, description="Intervals of the time grid, N in the paper.")
     skip: int = Field(32, ge=1, le=1000, description="Intervals between a point and its target, k in the paper.")
-    lora_rank: int = Field(
-        0, ge=0, le=1024, description="Train low-rank updates of the weights alone (arXiv:2311.05556); 0 trains all."
-    )
+
+    def own_network(self) -> bool:
+        return self.guidance_spread > 0
 
     def guidance(self) -> dict[str, float]:
         return super().guidance() | ({"guidance_spread": 0} if self.guidance_spread > 0 else {})

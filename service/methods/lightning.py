@@ -5,10 +5,10 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from service.methods.base import Family
-from service.methods.templates import LadderSettings, NoisedCriticSettings
+from service.methods.templates import LadderSettings, NoisedCriticSettings, TrunkCriticSettings
 
 
-class LightningSettings(LadderSettings, NoisedCriticSettings):
+class LightningSettings(LadderSettings, NoisedCriticSettings, TrunkCriticSettings):
     """Progressive distillation whose lower rungs learn from a critic of steps."""
 
     kind: Literal["lightning"] = "lightning"

@@ -61,6 +61,13 @@ class ScoreSettings(GeneratorSettings):
 
     fake_updates: int = Field(3, ge=1, le=100, description="Updates of the fake score per update of the student.")
     fake_learning_rate: float = Field(2e-3, gt=0, le=1, description="Learning rate of the fake score.")
+    fake_lora_rank: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Rank of the low-rank updates of the teacher that the fake score is trained as, on the teacher's "
+        "own weights; 0 trains a network of its own.",
+    )
 
 
 class CriticSettings(BaseModel):
@@ -83,6 +90,18 @@ class AdversarialScoreSettings(ScoreSettings, CriticSettings):
 
     def data(self) -> DataNeed:
         return "images" if self.gan_weight > 0 else self.data_need
+
+
+class TrunkCriticSettings(BaseModel):
+    """Mixin of a method whose critic is trained from the teacher on."""
+
+    critic_lora_rank: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Rank of the low-rank updates of the teacher that the critic is trained as, on the teacher's own "
+        "weights; 0 trains a network of its own.",
+    )
 
 
 class NoisedCriticSettings(CriticSettings):

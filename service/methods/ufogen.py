@@ -5,10 +5,10 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from service.methods.base import Family
-from service.methods.templates import AdversarialSettings
+from service.methods.templates import AdversarialSettings, TrunkCriticSettings
 
 
-class UFOGenSettings(AdversarialSettings):
+class UFOGenSettings(AdversarialSettings, TrunkCriticSettings):
     """A diffusion GAN whose samples are compared where the sampler goes on from them."""
 
     kind: Literal["ufogen"] = "ufogen"

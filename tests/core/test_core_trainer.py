@@ -42,25 +42,33 @@ def trainer(kind: str, host: Any, state: State, every: int = 100, **changes: Any
     return Trainer(method, None if method.data_need == "none" else images, host, state, Cadence(every, 100), seed=7)
 
 
+def low_rank(kind: str) -> dict[str, Any]:
+    """Settings that make low-rank updates of all that can be."""
+    return {name: 4 for name in METHODS[kind].model_fields if name.endswith("lora_rank")}
+
+
 def weights(state: State) -> list[Tensor]:
     return [tensor for student in state.finished for _, tensor in sorted(student.weights.items())]
 
 
 @every_method
-@pytest.mark.parametrize("stop", [1, 4, 6])
-def test_a_stopped_and_resumed_run_is_bit_identical(kind: str, stop: int, tmp_path: Path, local_host: Any) -> None:
+@pytest.mark.parametrize(("stop", "low"), [(1, False), (4, False), (6, False), (4, True)])
+def test_a_stopped_and_resumed_run_is_bit_identical(
+    kind: str, stop: int, low: bool, tmp_path: Path, local_host: Any
+) -> None:
+    changes = low_rank(kind) if low else {}
     whole_host, whole = local_host(), State()
-    assert trainer(kind, whole_host, whole).run() is None
+    assert trainer(kind, whole_host, whole, **changes).run() is None
 
     host = local_host(tmp_path)
     host.stop_at = stop
-    assert trainer(kind, host, State(), every=5).run() is Wish.PAUSE
+    assert trainer(kind, host, State(), every=5, **changes).run() is Wish.PAUSE
     assert max(host.steps) == stop
     host.stop_at = None
     checkpoint = host.latest_checkpoint()
     resumed = read(checkpoint)
     assert resumed.step == stop
-    assert trainer(kind, host, resumed, every=5).run() is None
+    assert trainer(kind, host, resumed, every=5, **changes).run() is None
 
     assert [s.label for s in resumed.finished] == [s.label for s in whole.finished]
     for a, b in zip(weights(resumed), weights(whole), strict=True):
@@ -101,15 +109,19 @@ def test_micro_batches_equal_the_whole_batch(kind: str, local_host: Any) -> None
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
+RUNS: dict[str, tuple[str, dict[str, Any]]] = {kind: (kind, {}) for kind in REGISTRY}
+RUNS |= {f"{kind}-low-rank": (kind, low_rank(kind)) for kind in ("lcm", "dmd2", "progressive")}
+
+
 def worker(rank: int, world_size: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", rank=rank, world_size=world_size)
-    for kind in REGISTRY:
+    for name, (kind, changes) in RUNS.items():
         host, state = Silent(rank, world_size), State()
-        trainer(kind, host, state, learning_rate=1e-4).run()
-        write(state, Path(folder) / f"{kind}-{rank}")
-        (Path(folder) / f"{kind}-{rank}.json").write_text(json.dumps(host.losses))
+        trainer(kind, host, state, learning_rate=1e-4, **changes).run()
+        write(state, Path(folder) / f"{name}-{rank}")
+        (Path(folder) / f"{name}-{rank}.json").write_text(json.dumps(host.losses))
     dist.destroy_process_group()
 
 
@@ -138,17 +150,17 @@ def test_two_workers_equal_one(tmp_path: Path, local_host: Any) -> None:
         port = free.getsockname()[1]
     mp.spawn(worker, (2, port, str(tmp_path)), nprocs=2)
     wrong = []
-    for kind in REGISTRY:
+    for name, (kind, changes) in RUNS.items():
         host, one = local_host(), State()
-        trainer(kind, host, one, learning_rate=1e-4).run()
-        two, other = read(tmp_path / f"{kind}-0"), read(tmp_path / f"{kind}-1")
-        losses = json.loads((tmp_path / f"{kind}-0.json").read_text())
+        trainer(kind, host, one, learning_rate=1e-4, **changes).run()
+        two, other = read(tmp_path / f"{name}-0"), read(tmp_path / f"{name}-1")
+        losses = json.loads((tmp_path / f"{name}-0.json").read_text())
         if any(not torch.equal(a, c) for a, c in zip(weights(two), weights(other), strict=True)):
-            wrong.append(f"{kind}: the ranks drifted apart")
+            wrong.append(f"{name}: the ranks drifted apart")
         elif any((a - b).abs().max() > 1e-5 for a, b in zip(weights(two), weights(one), strict=True)):
-            wrong.append(f"{kind}: two workers' weights are not one's")
+            wrong.append(f"{name}: two workers' weights are not one's")
         elif losses != pytest.approx([values["loss"] for values in host.steps.values()], abs=1e-5):
-            wrong.append(f"{kind}: two workers' losses are not one's")
+            wrong.append(f"{name}: two workers' losses are not one's")
     assert not wrong
 
 

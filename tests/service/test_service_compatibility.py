@@ -137,7 +137,7 @@ def test_the_workers_cannot_run_what_is_refused_and_can_run_the_rest(name: str) 
     network = adapter.of(TINY[name].make(), ["a", "b"]).eval().requires_grad_(False)
     for kind, method in REGISTRY.items():
         settings = METHODS[kind](kind=kind)
-        refused = settings.needs_own_network or (name in FLOWS and not settings.fits_flows)
+        refused = settings.own_network() or (name in FLOWS and not settings.fits_flows)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

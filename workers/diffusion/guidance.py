@@ -1,5 +1,7 @@
 """Classifier-free guidance as a denoiser around a denoiser, so that every method distils guided teachers."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -38,6 +40,9 @@ class Guided(Denoiser):
     def trainable_copy(self) -> Denoiser:
         """Of the network inside: a student needs no guidance, it learns the guided result."""
         return self.inner.trainable_copy()
+
+    def with_low_rank(self, rank: int, targets: Sequence[str] | None = None) -> Denoiser:
+        return self.inner.with_low_rank(rank, targets)
 
     def with_conditions(self, copies: int) -> Denoiser:
         return self.inner.with_conditions(copies)

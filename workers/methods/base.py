@@ -46,12 +46,16 @@ class Method(ABC, Generic[S]):
 
     def __init__(self, settings: S, teacher: Denoiser, start: Denoiser) -> None:
         self.settings, self.teacher, self.path = settings, teacher, teacher.path
-        self.student = self.make_student(start)
+        self.student = self.make_student(self.low_rank(start, settings.lora_rank))
         self.trainable: dict[str, nn.Module] = {"student": self.student}
         self.followers: dict[str, nn.Module] = {}
 
+    def low_rank(self, network: Denoiser, rank: int) -> Denoiser:
+        """What copies of train low-rank updates in place of the weights of `network`; itself with rank 0."""
+        return network.with_low_rank(rank, self.settings.lora_targets) if rank else network
+
     def make_student(self, start: Denoiser) -> Denoiser:
-        """What is trained."""
+        """What is trained. With `lora_rank`, `start` has low-rank updates already, and its weights are shared."""
         return start.trainable_copy()
 
     @property

@@ -4,10 +4,9 @@ import torch
 from torch import Tensor
 
 from service.methods.lcm import LCMSettings
-from workers.diffusion.sampler import SamplerSpec, consistency_function
+from workers.diffusion.sampler import consistency_function
 from workers.diffusion.solver import jump
 from workers.models.denoiser import Denoiser
-from workers.models.low_rank import merged, with_low_rank
 from workers.randomness import BatchRng
 from workers.templates.consistency import AveragedTarget
 from workers.templates.regression import Draw
@@ -19,17 +18,12 @@ class LCM(ToldGuidance[LCMSettings], AveragedTarget[LCMSettings]):
 
     The trajectory is that of the guided probability flow (eq. 8): the teacher steps by u + g (c - u), with g = 1 + w.
     Deviations: below t_k the step ends at 0, so that every time of the grid is learnt; a pseudo-Huber distance,
-    weighted as the template says; the range of g that the student is told is by default a single scale.
+    weighted as the template says; the range of g is by default a single scale, of which the student is not told.
 
-    With `lora_rank`, low-rank updates are learnt in place of the weights (LCM-LoRA, arXiv:2311.05556) and merged when a
-    student is exported.
+    With `lora_rank` 64 and a pipeline's `lora_targets` this is LCM-LoRA (arXiv:2311.05556).
     """
 
     scales_named = "guidance_scale -+ guidance_spread"
-
-    def make_student(self, start: Denoiser) -> Denoiser:
-        student = super().make_student(start)
-        return with_low_rank(student, self.settings.lora_rank) if self.settings.lora_rank else student
 
     def scales(self) -> tuple[float, float]:
         g, spread = self.settings.guidance_scale, self.settings.guidance_spread
@@ -45,6 +39,3 @@ class LCM(ToldGuidance[LCMSettings], AveragedTarget[LCMSettings]):
 
     def neighbour(self, at: Draw) -> Tensor:
         return jump(at.x, self.guided(at), at.t, at.s, self.path)
-
-    def students(self, segment: int, average: Denoiser) -> list[tuple[SamplerSpec, Denoiser]]:
-        return super().students(segment, merged(average))

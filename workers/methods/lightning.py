@@ -32,7 +32,8 @@ class Lightning(Ladder[LightningSettings]):
     def __init__(self, settings: LightningSettings, teacher: Denoiser, start: Denoiser) -> None:
         super().__init__(settings, teacher, start)
         self.levels, self.counter = Levels(settings), Counter()
-        self.gan = Adversarial(settings, StepCritic(teacher.trainable_copy(), settings.first_steps), self.levels)
+        trunk = self.low_rank(teacher, settings.critic_lora_rank).trainable_copy()
+        self.gan = Adversarial(settings, StepCritic(trunk, settings.first_steps), self.levels)
         self.trainable["critic"] = self.gan.critic
         self.followers |= {"levels": self.levels, "counter": self.counter}
 

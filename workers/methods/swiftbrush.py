@@ -20,7 +20,8 @@ class SwiftBrush(ScoreMatching[SwiftBrushSettings]):
     """sigma^2 (eps_phi - eps_psi)(x_t) moves x = G(z), one step from pure noise; no images are needed.
 
     With `fake_guidance_scale`, psi is guided as well, as in the paper's own runs; a tenth of its samples then come
-    without their class. Deviations: psi is a whole network and no LoRA, and is updated more than once per step.
+    without their class. Deviations: psi is a LoRA only with `fake_lora_rank`, and is updated more than once per
+    step.
     """
 
     def __init__(self, settings: SwiftBrushSettings, teacher: Denoiser, start: Denoiser) -> None:

@@ -19,7 +19,8 @@ class UFOGen(AdversarialMethod[UFOGenSettings]):
     """
 
     def make_critic(self) -> BlockCritic:
-        return BlockCritic(self.teacher.trainable_copy(), self.settings.steps, trained=True)
+        trunk = self.low_rank(self.teacher, self.settings.critic_lora_rank).trainable_copy()
+        return BlockCritic(trunk, self.settings.steps, trained=True)
 
     def critic_times(self, at: Answer, rng: BatchRng) -> Tensor:
         return at.s.clamp(min=LOWEST)

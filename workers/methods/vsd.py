@@ -14,8 +14,8 @@ class VSD(ScoreMatching[VSDSettings]):
     """w(t) (eps_phi - eps_psi)(x_t) with w = sigma^2 moves the particles; psi is trained on them.
 
     The particles are what the student makes of different noises. Late in training only the lower half of the noise
-    levels is drawn, for detail, as in the paper: t <= 0.98, then t <= 0.5. Deviations: psi is a whole network and no
-    LoRA, it is trained at the levels at which it is asked, and updated more than once per step.
+    levels is drawn, for detail, as in the paper: t <= 0.98, then t <= 0.5. Deviations: psi is a LoRA only with
+    `fake_lora_rank`, it is trained at the levels at which it is asked, and updated more than once per step.
     """
 
     def __init__(self, settings: VSDSettings, teacher: Denoiser, start: Denoiser) -> None:

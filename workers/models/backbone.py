@@ -31,7 +31,6 @@ class Backbone(Denoiser):
         pipeline: the class that opens the family's folders.
         part: the pipeline's name of the network.
         plain_arguments: with which the pipeline runs a network that needs no guidance.
-        lora_targets: the layers that get low-rank updates, by the ends of their names.
         network: diffusers' model.
         conditions: what the labels stand for; None where the network takes the labels themselves.
     """

@@ -1,14 +1,15 @@
 """One interface over every backbone: what a method asks a network, whatever it predicts and on whatever path."""
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from workers.diffusion.convert import Prediction, convert, form, recombine
 from workers.diffusion.paths import Path, expand
+from workers.models.low_rank import copied, named_layers, with_low_rank
 
 
 class Denoiser(nn.Module, ABC):
@@ -22,7 +23,10 @@ class Denoiser(nn.Module, ABC):
         null_label: the label that stands for "no class", None where the network knows none.
         knows_target: whether the network is also told the time s that the step from t leads to.
         feature_channels: of each of the `features`; none where there are no features.
+        lora_targets: the layers that get low-rank updates unless others are named, by the ends of their names.
     """
+
+    lora_targets: ClassVar[tuple[str, ...]] = ()
 
     path: Path
     prediction: Prediction
@@ -65,7 +69,20 @@ class Denoiser(nn.Module, ABC):
 
     def trainable_copy(self) -> "Denoiser":
         """The same network with weights of its own that require gradients. Dropout stays off: pairs must agree."""
-        return copy.deepcopy(self).eval().requires_grad_(True)
+        return copied(self).eval().requires_grad_(True)
+
+    def with_low_rank(self, rank: int, targets: Sequence[str] | None = None) -> "Denoiser":
+        """A network that shares the weights, frozen, and whose parameters are low-rank updates of them alone. So do the
+        copies of it; what they are given anew, such as an input for conditions, is trained whole.
+
+        Args:
+            targets: in the place of `lora_targets`.
+
+        Raises:
+            TeacherInvalid: as `low_rank.with_low_rank`.
+        """
+        usual = [target for target in self.lora_targets if named_layers(self, target)]
+        return with_low_rank(self, rank, targets or usual).eval()
 
     def smaller(self, width: float, depth: float) -> "Denoiser":
         """A network of the same kind with these shares of the channels and of the blocks at each resolution; it keeps
@@ -89,4 +106,4 @@ class Denoiser(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} cannot be told a target time")
 
     def frozen_copy(self) -> "Denoiser":
-        return copy.deepcopy(self).eval().requires_grad_(False)
+        return copied(self).eval().requires_grad_(False)

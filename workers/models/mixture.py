@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from workers.diffusion.convert import Prediction
 from workers.diffusion.paths import Path, VPCosine, expand
 from workers.models.denoiser import Denoiser
+from workers.models.low_rank import copied
 
 
 class MixtureDenoiser(Denoiser):
@@ -56,6 +57,10 @@ class MixtureDenoiser(Denoiser):
         assert self.network is not None
         return self.network.trainable_copy()
 
+    def with_low_rank(self, rank: int, targets: Sequence[str] | None = None) -> Denoiser:
+        assert self.network is not None
+        return self.network.with_low_rank(rank, targets)
+
     def smaller(self, width: float, depth: float) -> Denoiser:
         assert self.network is not None
         return self.network.smaller(width, depth)
@@ -88,6 +93,7 @@ class MlpDenoiser(Denoiser):
     """A small network on vectors [B, D] that predicts v; x0 = alpha x - sigma v is finite at every time."""
 
     prediction: Prediction = "v"
+    lora_targets = ("net.2", "net.4", "net.6")
 
     def __init__(
         self,
@@ -146,21 +152,23 @@ class MlpDenoiser(Denoiser):
         return other.eval()
 
     def with_conditions(self, copies: int) -> "MlpDenoiser":
-        return self._with_blind_inputs(copies, conditions=copies)
+        return self._with_blind_inputs(copies, "conditions", copies)
 
     def with_target(self) -> "MlpDenoiser":
-        return self._with_blind_inputs(16, knows_target=True)
+        return self._with_blind_inputs(16, "knows_target", True)
 
     def baked(self, steps: Sequence[tuple[float, float]]) -> Denoiser:
         """There is no format to keep: it goes on taking the target time."""
         return self.frozen_copy()
 
-    def _with_blind_inputs(self, number: int, **changes: Any) -> "MlpDenoiser":
+    def _with_blind_inputs(self, number: int, named: str, value: Any) -> "MlpDenoiser":
         """A copy with further inputs, last of all, that it does not listen to yet."""
-        first = self.net[0]
+        other = copied(self)
+        first = other.net[0]
         assert isinstance(first, nn.Linear)
-        other = MlpDenoiser(self.shape[0], first.out_features, self.path, **changes)
-        weights = self.state_dict()
         blind = first.weight.new_zeros(first.out_features, number)
-        other.load_state_dict(weights | {"net.0.weight": torch.cat([weights["net.0.weight"], blind], dim=1)})
-        return other.eval()
+        other.net[0] = nn.Linear(first.in_features + number, first.out_features).to(blind)
+        other.net[0].load_state_dict({"weight": torch.cat([first.weight, blind], dim=1), "bias": first.bias})
+        setattr(other, named, value)
+        other.path = self.path
+        return other.eval().requires_grad_(True)

@@ -59,12 +59,18 @@ def bake(unet: UNet2DModel, t: Tensor, s: Tensor) -> UNet2DModel:
     unet.class_embedding = second.classes
     wanted = copy.deepcopy(second).double().embed(s.to(device))
     if bool((s == s[0]).all()):
-        embedding.linear_2.bias += wanted[0].to(embedding.linear_2.bias)
+        _add(embedding.linear_2, "bias", wanted[0])
         return unet
     times = unet.time_proj(t.to(device)).double()
     hidden = embedding.act(times @ embedding.linear_1.weight.double().T + embedding.linear_1.bias.double())
     hidden = torch.cat([hidden, torch.ones_like(hidden[:, :1])], dim=1)
     change = torch.linalg.pinv(hidden) @ wanted
-    embedding.linear_2.weight += change[:-1].T.to(embedding.linear_2.weight)
-    embedding.linear_2.bias += change[-1].to(embedding.linear_2.bias)
+    _add(embedding.linear_2, "weight", change[:-1].T)
+    _add(embedding.linear_2, "bias", change[-1])
     return unet
+
+
+def _add(layer: nn.Linear, name: str, change: Tensor) -> None:
+    """To a parameter; or to what is shared, in whose place comes a parameter then."""
+    old = getattr(layer, name)
+    setattr(layer, name, nn.Parameter(old + change.to(old)))

@@ -9,19 +9,28 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import UNet2DModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from service.errors import TeacherInvalid
 from workers.diffusion.convert import Prediction
 from workers.diffusion.paths import Path, VPDiscrete
 from workers.models.denoiser import Denoiser
+from workers.models.low_rank import copied
 from workers.models.smaller import smaller
 from workers.models.stock import PREDICTION_TYPES
 from workers.models.target_time import LabelAndTarget, bake
 
 
 class UNetDenoiser(Denoiser):
-    """A UNet2DModel with N class embeddings knows N - 1 classes; the last embedding stands for "no class"."""
+    """A UNet2DModel with N class embeddings knows N - 1 classes; the last embedding stands for "no class".
+
+    Its low-rank updates are of all its layers, apart from the embeddings of the time and of classes.
+    """
+
+    lora_targets = (
+        *("to_q", "to_k", "to_v", "to_out.0", "time_emb_proj"),
+        *("conv", "conv1", "conv2", "conv_shortcut", "conv_in", "conv_out"),
+    )
 
     def __init__(self, unet: UNet2DModel, path: Path, prediction: Prediction) -> None:
         super().__init__()
@@ -63,23 +72,29 @@ class UNetDenoiser(Denoiser):
         return UNetDenoiser(smaller(self.unet, width, depth), self.path, self.prediction).eval()
 
     def with_conditions(self, copies: int) -> "UNetDenoiser":
-        rows = self.unet.config.num_class_embeds or 1
-        unet = UNet2DModel.from_config(dict(self.unet.config) | {"num_class_embeds": rows * copies})
-        weights = self.unet.state_dict()
-        width = unet.class_embedding.weight.shape[1]
-        table = weights.get("class_embedding.weight", next(self.unet.parameters()).new_zeros(1, width))
-        unet.load_state_dict(weights | {"class_embedding.weight": table.repeat(copies, 1)})
-        return UNetDenoiser(unet, self.path, self.prediction).to(table.device).eval()
+        unet = copied(self.unet)
+        bias = unet.time_embedding.linear_2.bias  # as wide as what a class adds to the time's embedding
+        table = bias.new_zeros(1, len(bias)) if unet.class_embedding is None else unet.class_embedding.weight
+        unet.class_embedding = nn.Embedding.from_pretrained(table.detach().repeat(copies, 1), freeze=False)
+        unet.register_to_config(num_class_embeds=copies * len(table))
+        return UNetDenoiser(unet, self.path, self.prediction).eval().requires_grad_(True)
 
     def with_target(self) -> "UNetDenoiser":
-        unet = copy.deepcopy(self.unet)
+        unet = copied(self.unet)
+        if not isinstance(unet.time_embedding.linear_1, nn.Linear) or not isinstance(
+            unet.time_embedding.linear_2, nn.Linear
+        ):
+            raise TeacherInvalid(
+                "lora_targets must leave out linear_1 and linear_2, the layers of the time embedding: at export the "
+                "second time is folded into them"
+            )
         unet.class_embedding = LabelAndTarget(unet)
         return UNetDenoiser(unet, self.path, self.prediction).eval().requires_grad_(True)
 
     def baked(self, steps: Sequence[tuple[float, float]]) -> "UNetDenoiser":
         """Exact at the times of `steps`, which must differ; a stock UNet2DModel, as the teacher's."""
         t, s = (self.path.t_to_model(torch.tensor(times, dtype=torch.float64)) for times in zip(*steps, strict=True))
-        unet = bake(copy.deepcopy(self.unet), t, s)
+        unet = bake(copied(self.unet), t, s)
         return UNetDenoiser(unet, self.path, self.prediction).eval().requires_grad_(False)
 
 

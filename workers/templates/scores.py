@@ -134,12 +134,13 @@ class ScoreMatching(Generator[S]):
     """The other score is that of the student's own samples: their difference is the gradient of a divergence.
 
     The fake score is trained on the student's samples, on a clock of its own. Each exit has a score of its own: one
-    score of them all would push the good samples of late exits away from the poor ones of early exits.
+    score of them all would push the good samples of late exits away from the poor ones of early exits. With
+    `fake_lora_rank` it is a low-rank update of the teacher (arXiv:2305.16213, section 3.2), on the teacher's weights.
     """
 
     def __init__(self, settings: S, teacher: Denoiser, start: Denoiser) -> None:
         super().__init__(settings, teacher, start)
-        self.fake = teacher.with_conditions(settings.steps)
+        self.fake = self.low_rank(teacher, settings.fake_lora_rank).with_conditions(settings.steps)
         self.trainable["fake"] = self.fake_module()
 
     def fake_module(self) -> nn.Module:

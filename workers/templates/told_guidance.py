@@ -23,7 +23,8 @@ class ToldGuidance(Regression[S]):
     """Every sample of a batch draws a guidance scale g from a range, for the teacher and for the student.
 
     The student is told g on a scale from 0 to 1, by the input that other students take their target time by. What is
-    exported is a stock network for one g, the settings' `guidance_scale`, exact at all times.
+    exported is a stock network for one g, the settings' `guidance_scale`, exact at all times. Where the range is a
+    single scale there is nothing to tell, and the student is a stock network from the start.
     """
 
     scales_named: ClassVar[str]
@@ -42,8 +43,13 @@ class ToldGuidance(Regression[S]):
     def scales(self) -> tuple[float, float]:
         """The smallest and the largest scale."""
 
+    @property
+    def tells(self) -> bool:
+        low, high = self.scales()
+        return low < high
+
     def make_student(self, start: Denoiser) -> Denoiser:
-        return start.with_target()
+        return start.with_target() if self.tells else super().make_student(start)
 
     def draw(self, batch: Batch | None, segment: int, rng: BatchRng) -> Draw:
         at = super().draw(batch, segment, rng)
@@ -60,14 +66,16 @@ class ToldGuidance(Regression[S]):
     def told(self, scale: Tensor) -> Tensor:
         """The scales [B] as the student is told them."""
         low, high = self.scales()
-        return (scale - low) / (high - low) if high > low else torch.zeros_like(scale)
+        return (scale - low) / (high - low)
 
     def told_x0(self, network: Denoiser, x: Tensor, t: Tensor, at: Draw) -> Tensor:
-        """The x0 of a network that is told [B, ...]."""
+        """The x0 of a network that is told, where there is something to tell [B, ...]."""
         assert at.scale is not None
-        return network.predict(x, t, at.labels, s=self.told(at.scale))
+        return network.predict(x, t, at.labels, s=self.told(at.scale) if self.tells else None)
 
     def students(self, segment: int, average: Denoiser) -> list[tuple[SamplerSpec, Denoiser]]:
+        if not self.tells:
+            return super().students(segment, average)
         spec = self.sampler(segment)
         told = self.told(torch.tensor(self.settings.guidance_scale, dtype=torch.float64)).item()
         return [(spec, average.baked([(t, told) for t, _ in spec.times(spec.steps[0])]))]

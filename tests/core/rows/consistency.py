@@ -143,7 +143,7 @@ ROWS = {
     "lcm": Row(
         LCMSettings(grid_steps=N, skip=2, iterations=1, guidance_scale=1),
         lambda t, s: skipping(round(t * N)),
-        short={"iterations": 12, "guidance_scale": 1, "lora_rank": 4},
+        short={"iterations": 12, "guidance_scale": 1},
         follow=move_average,
         faults=[Fault(lcm, "jump", flipped_step)],  # a sign error
         mixture=(LCMSettings(iterations=1500, guidance_scale=1, skip=32, **learning()), 1, 0.006),

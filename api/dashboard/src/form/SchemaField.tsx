@@ -9,7 +9,7 @@ interface Props {
   onChange: (text: string) => void;
 }
 
-const SPELT: Record<string, string> = { ema: "EMA", gan: "GAN", cpus: "CPUs", gpus: "GPUs" };
+const SPELT: Record<string, string> = { ema: "EMA", gan: "GAN", lora: "LoRA", cpus: "CPUs", gpus: "GPUs" };
 
 function label(name: string): string {
   const words = name.split("_").map((word) => SPELT[word] ?? word).join(" ");
