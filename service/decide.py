@@ -13,6 +13,9 @@ from service.tables import Attempt, Job, Outcome
 RESUBMIT_WINDOW = 60.0
 """Seconds after its submission in which an attempt that Ray does not know and that never reported is submitted anew."""
 
+UNMENDED = frozenset({Reason.TEACHER_INVALID, Reason.DATA_INVALID})
+"""Failures that another attempt would only meet again."""
+
 
 class Unseen(Enum):
     """Ray could not be asked, so nothing may be concluded from its silence."""
@@ -113,7 +116,7 @@ def _of_outcome(job: Job, attempt: Attempt, outcome: Outcome) -> Action:
     if job.wish is Wish.CANCEL:
         return Conclude(Status.CANCELLED, Reason.USER_CANCEL)
     reason, detail = attempt.outcome_reason or Reason.TRAINING_ERROR, attempt.outcome_detail or ""
-    if job.failures < job.max_failures:
+    if job.failures < job.max_failures and reason not in UNMENDED:
         return Conclude(Status.QUEUED, reason, detail, charge="failure", delay=_back_off(job.failures))
     return Conclude(Status.FAILED, reason, detail)
 

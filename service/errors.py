@@ -14,7 +14,8 @@ FewstepError
 │   ├── DatabaseUnavailable 503
 │   ├── StoreUnavailable 503     the artifact store does not answer, or with an error
 │   └── StorageFull 503          a disk has no space left
-└── TeacherInvalid 422   the teacher's folder cannot be used
+├── TeacherInvalid 422   the teacher's folder cannot be used
+└── DataInvalid 422      the dataset cannot be used
 """
 
 from dataclasses import dataclass
@@ -95,3 +96,7 @@ class StorageFull(NotReady):
 
 class TeacherInvalid(FewstepError):
     status, code, title = 422, "teacher_invalid", "The teacher cannot be used"
+
+
+class DataInvalid(FewstepError):
+    status, code, title = 422, "data_invalid", "The data cannot be used"

@@ -66,6 +66,8 @@ class Reason(StrEnum):
     TRAINING_ERROR = "training_error"
     DIVERGED = "diverged"
     EXPORT_MISMATCH = "export_mismatch"
+    TEACHER_INVALID = "teacher_invalid"
+    DATA_INVALID = "data_invalid"
     DRIVER_DIED = "driver_died"
     CLUSTER_LOST = "cluster_lost"
     STALLED = "stalled"
@@ -88,6 +90,8 @@ REASONS: dict[Reason, str] = {
     Reason.TRAINING_ERROR: "The training code raised an error; read the last log lines, then change the spec.",
     Reason.DIVERGED: "A loss, a weight or a sample left all bounds; lower learning_rate and submit again.",
     Reason.EXPORT_MISMATCH: "The exported folder did not give the student's images back; report this with the logs.",
+    Reason.TEACHER_INVALID: "The teacher cannot be used; read the detail, mend the teacher and submit again.",
+    Reason.DATA_INVALID: "The data cannot be used; read the detail, mend the dataset and submit again.",
     Reason.DRIVER_DIED: "The driver process died; the job goes on from its last checkpoint.",
     Reason.CLUSTER_LOST: "The cluster no longer knows this attempt; the job goes on from its last checkpoint.",
     Reason.STALLED: "No step for too long; the job goes on from its last checkpoint.",

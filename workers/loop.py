@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from service.errors import DataInvalid, TeacherInvalid
 from service.observations import (
     AttemptOrder,
     CheckpointSaved,
@@ -42,7 +43,12 @@ from workers.trainer import Diverged
 RUN = "run"
 """Name of the Ray Train run below the job's folder; the same for all attempts, so that each goes on from the last."""
 
-REASONS: dict[type[Exception], Reason] = {Diverged: Reason.DIVERGED, ExportMismatch: Reason.EXPORT_MISMATCH}
+REASONS: dict[type[Exception], Reason] = {
+    Diverged: Reason.DIVERGED,
+    ExportMismatch: Reason.EXPORT_MISMATCH,
+    TeacherInvalid: Reason.TEACHER_INVALID,
+    DataInvalid: Reason.DATA_INVALID,
+}
 LAST_WORDS_SECONDS = 5.0
 WISHES = list(Wish)
 FENCED = len(WISHES)
@@ -235,8 +241,10 @@ def _run(host: RayHost, group: Group) -> Verdict:
 def _word(error: Exception) -> str:
     """What a rank's peers must know of its failure."""
     reason = REASONS.get(type(error), Reason.TRAINING_ERROR)
+    told = isinstance(error, TeacherInvalid | DataInvalid)  # their text is for the user, whoever raised them
+    message = str(error) if told else f"{type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(error))[-4000:]
-    return json.dumps({"reason": reason, "message": f"{type(error).__name__}: {error}"[:4000], "traceback": trace})
+    return json.dumps({"reason": reason, "message": message[:4000], "traceback": trace})
 
 
 def _device() -> torch.device:

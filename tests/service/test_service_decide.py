@@ -67,6 +67,7 @@ WAITING: list[tuple[Job, Action | None]] = [
 STOPPED = {"outcome": Out.STOPPED}
 DONE = {"outcome": Out.DONE}
 BROKEN = {"outcome": Out.FAILED, "outcome_reason": R.DIVERGED, "outcome_detail": "nan"}
+BAD_DATA = {"outcome": Out.FAILED, "outcome_reason": R.DATA_INVALID, "outcome_detail": "0 images"}
 ON_CLUSTER: list[tuple[Job, Attempt, Sight, Action | None]] = [
     # nothing to do while it runs as wished
     (job(S.STARTING), attempt(phase="starting"), RUNNING, None),
@@ -102,6 +103,7 @@ ON_CLUSTER: list[tuple[Job, Attempt, Sight, Action | None]] = [
     (job(S.RUNNING, max_failures=9, failures=3), attempt(**BROKEN), UNSEEN,
      Conclude(S.QUEUED, R.DIVERGED, "nan", "failure", 8)),
     (job(S.RUNNING, max_failures=1, failures=1), attempt(**BROKEN), KILLED, Conclude(S.FAILED, R.DIVERGED, "nan")),
+    (job(S.STARTING, max_failures=9), attempt(**BAD_DATA), KILLED, Conclude(S.FAILED, R.DATA_INVALID, "0 images")),
     (job(S.RUNNING, W.CANCEL, max_failures=1), attempt(**BROKEN), KILLED, Conclude(S.CANCELLED, R.USER_CANCEL)),
     # stopped as it was asked to, and what is wished by now
     (job(S.RUNNING, W.CANCEL), attempt(**STOPPED), RUNNING, Conclude(S.CANCELLED, R.USER_CANCEL)),
