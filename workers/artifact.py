@@ -78,6 +78,8 @@ class Student:
     batch = 250
     """Images to make at once."""
     text = False
+    codec = None
+    """It works on pixels."""
 
     def __init__(self, folder: Path, denoiser: UNetDenoiser, scheduler: Any, steps: tuple[int, ...]) -> None:
         self.folder, self.denoiser, self.unet = folder, denoiser, denoiser.unet
