@@ -12,13 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.db import insert_once
 from service.errors import Conflict, InvalidRequest, NotFound, Pointer, TeacherInvalid
-from service.folder import refuse
+from service.folder import StoredFolder, refuse
+from service.hub import Hub
 from service.ids import is_id, new_id
 from service.inspection import Facts, inspect
+from service.sources import BUILTIN, hub_id
 from service.storage import Storage
 from service.tables import Job, Teacher
 
-BUILTIN = "builtin:digits"
+DIGITS = f"{BUILTIN}digits"
 SHARED = ""
 """The project of teachers that every project may use."""
 JOBS = "jobs"
@@ -29,9 +31,23 @@ def inspect_builtin() -> Facts:
     """The digits teacher that ships with the workers, found without importing them."""
     spec = importlib.util.find_spec("workers")
     if spec is None or not spec.submodule_search_locations:
-        raise TeacherInvalid(f"{BUILTIN} ships in the package `workers`, which is not installed.")
+        raise TeacherInvalid(f"{DIGITS} ships in the package `workers`, which is not installed.")
     assets = Path(next(iter(spec.submodule_search_locations))) / "assets" / "digits"
-    return inspect(Storage(f"file://{assets}"), "teacher")
+    return inspect(StoredFolder(Storage(f"file://{assets}"), "teacher"))
+
+
+def look(store: Storage, hub: Hub, source: str) -> tuple[str, Facts]:
+    """Read a teacher before it is registered: where it is from now on, and what it is.
+
+    A repository of the hub is pinned to the commit that it is at. TeacherInvalid, StoreUnavailable, HubUnavailable.
+    """
+    asked = hub_id(source)
+    if asked is not None:
+        found = hub.open(asked)
+        return str(found.pinned), inspect(found)
+    if "://" in source:
+        refuse("Give a path inside the store, such as teachers/mine, or a model of the hub: hf://org/name@revision.")
+    return source, inspect(StoredFolder(store, source))
 
 
 async def check_source(session: AsyncSession, project_id: str, source: str) -> None:
@@ -64,7 +80,7 @@ async def ensure_builtin(session: AsyncSession, facts: Facts, now: datetime) -> 
         "id": new_id("tea"),
         "project_id": SHARED,
         "name": "digits",
-        "source": BUILTIN,
+        "source": DIGITS,
         "created_at": now,
         **asdict(facts),
     }

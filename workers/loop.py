@@ -32,6 +32,7 @@ from service.observations import (
     Stopped,
     StudentExported,
 )
+from service.sources import url_of
 from service.status import Reason, Wish
 from workers import stages
 from workers.finish import ExportMismatch
@@ -209,8 +210,7 @@ def _run(host: RayHost, group: Group) -> Verdict:
         order = host.order
         ranks = "one worker" if host.world_size == 1 else f"{host.world_size} workers"
         host.log("info", f"Attempt {order.number} starts on {ranks}, {host.device.type}.")
-        builtin = order.teacher_source.startswith("builtin:")
-        teacher = local_folder(order.teacher_source if builtin else f"{order.store}/{order.teacher_source}")
+        teacher = local_folder(url_of(order.teacher_source, order.store))
         outcome = stages.run(order.spec, teacher, host)
     except (Fenced, Refused):
         raise
