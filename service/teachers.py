@@ -16,11 +16,11 @@ from service.folder import StoredFolder, refuse
 from service.hub import Hub
 from service.ids import is_id, new_id
 from service.inspection import Facts, inspect
-from service.sources import BUILTIN, hub_id
+from service.sources import hub_id
 from service.storage import Storage
 from service.tables import Job, Teacher
 
-DIGITS = f"{BUILTIN}digits"
+BUILTIN = "builtin:digits"
 SHARED = ""
 """The project of teachers that every project may use."""
 JOBS = "jobs"
@@ -31,7 +31,7 @@ def inspect_builtin() -> Facts:
     """The digits teacher that ships with the workers, found without importing them."""
     spec = importlib.util.find_spec("workers")
     if spec is None or not spec.submodule_search_locations:
-        raise TeacherInvalid(f"{DIGITS} ships in the package `workers`, which is not installed.")
+        raise TeacherInvalid(f"{BUILTIN} ships in the package `workers`, which is not installed.")
     assets = Path(next(iter(spec.submodule_search_locations))) / "assets" / "digits"
     return inspect(StoredFolder(Storage(f"file://{assets}"), "teacher"))
 
@@ -80,7 +80,7 @@ async def ensure_builtin(session: AsyncSession, facts: Facts, now: datetime) -> 
         "id": new_id("tea"),
         "project_id": SHARED,
         "name": "digits",
-        "source": DIGITS,
+        "source": BUILTIN,
         "created_at": now,
         **asdict(facts),
     }
