@@ -44,6 +44,7 @@ from service import teachers as teacher_rows
 from service.cluster import Cluster, RayCluster
 from service.db import Database
 from service.deliver import Deliverer
+from service.hub import Hub
 from service.logs import configure_logging
 from service.meters import Meters
 from service.reconcile import Reconciler
@@ -96,6 +97,7 @@ def create_app(settings: Settings | None = None, cluster: Cluster | None = None)
         settings=settings,
         db=db,
         store=Storage(settings.resolved_store_url()),
+        hub=Hub(settings.hub_endpoint, settings.hub_token),
         cluster=cluster,
         keyring=auth.Keyring(db),
         watch=stream.Watch(db),

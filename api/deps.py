@@ -24,6 +24,7 @@ from service.auth import Caller, Keyring
 from service.cluster import Cluster
 from service.db import Database, NewRow, insert_together, is_duplicate
 from service.errors import Conflict, Forbidden, InProgress, Unauthorized
+from service.hub import Hub
 from service.meters import Meters
 from service.reconcile import Reconciler
 from service.settings import Settings
@@ -38,6 +39,7 @@ class Services:
     settings: Settings
     db: Database
     store: Storage
+    hub: Hub
     cluster: Cluster
     keyring: Keyring
     watch: Watch

@@ -160,7 +160,11 @@ class MethodView(Answer):
 
 class TeacherCreate(Strict):
     name: Name
-    source: str = Field(min_length=1, max_length=500, description="A diffusers folder: its path inside the store.")
+    source: str = Field(
+        min_length=1,
+        max_length=500,
+        description="A diffusers folder: its path inside the store, or `hf://org/name@revision` of the hub.",
+    )
 
 
 class TeacherView(Answer):

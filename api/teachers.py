@@ -1,4 +1,4 @@
-"""Teachers: register a diffusers folder of the store, list, read."""
+"""Teachers: register a diffusers folder of the store or the hub, list, read."""
 
 from datetime import datetime
 
@@ -11,20 +11,19 @@ from api import problems
 from api.deps import After, Behind, Creating, Limit, Made, Member, Viewer, page
 from api.schemas import Page, TeacherCreate, TeacherView
 from service import teachers
-from service.inspection import inspect
 
 router = APIRouter(prefix="/v1/teachers", tags=["teachers"])
 
 
 @router.post("", status_code=201, response_model=TeacherView, responses=problems.declared(400, 409))
 async def register_teacher(body: TeacherCreate, caller: Member, behind: Behind, create: Creating) -> Response:
-    """Check a diffusers folder and register it. Safetensors only; nothing of it is run."""
+    """Check a diffusers folder and register it; a model of the hub, at its present commit. Nothing of it is run."""
     async with behind.db.read() as session:
         await teachers.check_source(session, caller.project_id, body.source)
-    facts = await run_in_threadpool(inspect, behind.store, body.source)
+    source, facts = await run_in_threadpool(teachers.look, behind.store, behind.hub, body.source)
 
     async def make(session: AsyncSession, now: datetime) -> Made:
-        teacher = await teachers.register(session, caller.project_id, body.name, body.source, facts, now)
+        teacher = await teachers.register(session, caller.project_id, body.name, source, facts, now)
         return Made(f"/v1/teachers/{teacher.id}", TeacherView.model_validate(teacher))
 
     return await create(201, make)

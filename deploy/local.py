@@ -122,7 +122,12 @@ class Platform:
         self.say("Stopped; nothing is lost, the next start goes on from here.")
 
     def _spawn_ray(self) -> None:
-        self._spawn("ray", self.head.command(), self.head.env())
+        self._spawn("ray", self.head.command(), self.head.env() | self._hub())
+
+    def _hub(self) -> dict[str, str]:
+        """Which hub the cluster's side of jobs asks, and with which token, in the hub's own variables."""
+        token = self.settings.hub_token.get_secret_value()
+        return {"HF_ENDPOINT": self.settings.hub_endpoint} | ({"HF_TOKEN": token} if token else {})
 
     def _spawn_control_plane(self) -> None:
         settings = self.settings.model_copy(

@@ -14,6 +14,7 @@ from service.db import Database
 from service.leases import DutyLease
 from service.serving import Served, serve_config
 from service.settings import Settings
+from service.sources import url_of
 from service.storage import Storage
 from service.tables import Endpoint, EndpointStatus, Job, Student, Teacher
 
@@ -89,8 +90,7 @@ class Deployments:
 
     def _served(self, endpoint: Endpoint, student: Student, job: Job, teacher: Teacher) -> Served:
         channels, height, width = student.image_size
-        builtin = teacher.source.startswith("builtin:")
-        source = teacher.source if builtin else self._store.url_of(teacher.source)
+        source = url_of(teacher.source, self._store.url)
         return Served(
             name=endpoint.name,
             app=endpoint.app,

@@ -13,7 +13,8 @@ FewstepError
 ├── NotReady 503         something behind the API cannot be reached; try again
 │   ├── DatabaseUnavailable 503
 │   ├── StoreUnavailable 503     the artifact store does not answer, or with an error
-│   └── StorageFull 503          a disk has no space left
+│   ├── StorageFull 503          a disk has no space left
+│   └── HubUnavailable 503       the Hugging Face hub does not answer, or with an error
 ├── TeacherInvalid 422   the teacher's folder cannot be used
 └── DataInvalid 422      the dataset cannot be used
 """
@@ -101,6 +102,10 @@ class StoreUnavailable(NotReady):
 
 class StorageFull(NotReady):
     code, title = "storage_full", "There is no space left"
+
+
+class HubUnavailable(NotReady):
+    code, title = "hub_unavailable", "The model hub cannot be reached"
 
 
 class TeacherInvalid(FewstepError):

@@ -1,8 +1,10 @@
-"""A teacher's folder in the store as far as it is read before it is trusted: names, JSON and the headers of weights."""
+"""A teacher's folder as far as it is read before it is trusted: names, JSON and the headers of weights."""
 
 import hashlib
 import json
+import re
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
@@ -14,6 +16,11 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 CODE = (".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".sh")
 HEADER_LIMIT = 10_000_000
 """Bytes of a safetensors header; the largest published networks need under one megabyte."""
+POINTER = b"version https://git-lfs"
+CONVERT = (
+    "open the checkpoint with the from_single_file() of its pipeline's class, such as StableDiffusionPipeline, and "
+    "save it with save_pretrained(folder, safe_serialization=True)"
+)
 
 Shapes = dict[str, list[int]]
 """By the names of the tensors."""
@@ -23,39 +30,35 @@ def refuse(detail: str) -> NoReturn:
     raise TeacherInvalid(detail, [Pointer("/source", detail)])
 
 
-class Folder:
-    """TeacherInvalid for a folder that is not there, or holds pickles or code.
+class Folder(ABC):
+    """Where a teacher's files are read from.
 
     Attributes:
-        files: paths inside the folder.
+        files: those that count, as paths inside the folder.
+        beside: all that are there.
         digest: of all weights that were read.
     """
 
-    def __init__(self, store: Storage, path: str) -> None:
-        self._store = store
-        try:
-            store.url_of(path)
-            self._path = str(PurePosixPath(path))
-            if not store.is_folder(self._path):
-                refuse(f"'{self._path}' is not a folder in the store; put the teacher there and give its path.")
-            self.files = {file.removeprefix(f"{self._path}/") for file in store.files(self._path)}
-        except InvalidRequest as error:
-            raise TeacherInvalid(error.detail, [Pointer("/source", error.detail)]) from error
-        for file in sorted(self.files):
-            if file.lower().endswith(PICKLES):
-                refuse(
-                    f"{file} is a pickle, which can run code when it is loaded: convert it to safetensors, remove it."
-                )
-            if file.lower().endswith(CODE):
-                refuse(f"{file} is code, which a teacher may not bring: remove it.")
+    def __init__(self, files: set[str], beside: set[str]) -> None:
+        self.files, self.beside = files, beside
         self.digest = hashlib.sha256()
+
+    @abstractmethod
+    def read(self, file: str) -> bytes:
+        """A small file's content."""
+
+    @abstractmethod
+    def header(self, file: str) -> tuple[bytes, int]:
+        """The JSON at the start of a safetensors file, and how many bytes follow it; the file goes into the digest."""
 
     def json(self, file: str, fix: str) -> dict[str, Any]:
         """A JSON object that names no code."""
         if file not in self.files:
             refuse(f"{file} is missing: {fix}.")
+        read = self.read(file)
+        refuse_pointer(file, read)
         try:
-            content = json.loads(self._store.read(f"{self._path}/{file}"))
+            content = json.loads(read)
         except (ValueError, RecursionError):
             refuse(f"{file} is not valid JSON: {fix}.")
         if not isinstance(content, dict):
@@ -65,43 +68,52 @@ class Folder:
         return content
 
     def weights(self, part: str, stem: str) -> Shapes:
-        """All weights of one model, read through for the digest.
+        """All weights of one model, that is, those that its library would load.
 
         Args:
             part: the model's folder.
             stem: what its library calls the file: `<stem>.safetensors`, or an index of shards.
         """
-        fix = "save the weights with safe_serialization=True, and without a variant"
         whole, index = f"{part}/{stem}.safetensors", f"{part}/{stem}.safetensors.index.json"
+        files = {whole} & self.files
         if index in self.files:
-            self._check_shards(part, index, fix)
-        elif whole not in self.files:
-            refuse(f"{whole} is missing: {fix}.")
+            files |= self._shards(part, index)
+        if not files:
+            refuse(f"{whole} is missing: {self._instead(part, stem)}.")
         shapes: Shapes = {}
-        for file in sorted(self.files):
-            if file.startswith(f"{part}/") and file.endswith(".safetensors"):
-                shapes |= self._read_weights(file)
+        for file in sorted(files):
+            shapes |= self.shapes(file)
         return shapes
 
-    def _check_shards(self, part: str, index: str, fix: str) -> None:
+    def _instead(self, part: str, stem: str) -> str:
+        """What there is in the place of weights, and the fix."""
+        again = "save_pretrained(folder, safe_serialization=True)"
+        found = sorted(file for file in self.beside if file.startswith(f"{part}/"))
+        for file in found:
+            variant = re.fullmatch(rf"{re.escape(part)}/{stem}\.(\w+)(?:-\d+-of-\d+)?\.safetensors", file)
+            if variant:
+                return (
+                    f"there is {file} alone, a variant; open the pipeline with variant='{variant[1]}' and save it "
+                    f"without one, by pipeline.{again}"
+                )
+        pickles = [file for file in found if file.lower().endswith(PICKLES)]
+        if pickles:
+            return f"{pickles[0]} is a pickle, which is not opened here; open the pipeline, save it by pipeline.{again}"
+        return "save the weights with safe_serialization=True, and without a variant"
+
+    def _shards(self, part: str, index: str) -> set[str]:
+        fix = "save the weights again with safe_serialization=True"
         shards = self.json(index, fix).get("weight_map")
         if not isinstance(shards, dict) or not shards:
             refuse(f"{index} has no weight_map: {fix}.")
         for shard in sorted(set(map(str, shards.values()))):
             if f"{part}/{shard}" not in self.files or not shard.endswith(".safetensors"):
                 refuse(f"{index} names {shard}, which is not in {part}/: copy all of its files.")
+        return {f"{part}/{shard}" for shard in shards.values()}
 
-    def _read_weights(self, file: str) -> Shapes:
-        """From a safetensors header; the whole file goes through the digest."""
-        with self._store.open(f"{self._path}/{file}") as source:
-            start = source.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            header = source.read(length) if length <= HEADER_LIMIT else b""
-            self.digest.update(start + header)
-            payload = 0
-            while chunk := source.read(1 << 20):
-                self.digest.update(chunk)
-                payload += len(chunk)
+    def shapes(self, file: str) -> Shapes:
+        """From the header of a safetensors file."""
+        header, payload = self.header(file)
         try:
             entries = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
             shapes = {name: [int(n) for n in entry["shape"]] for name, entry in entries.items()}
@@ -111,6 +123,57 @@ class Folder:
         if payload != end:
             refuse(f"{file} is damaged ({payload} bytes of weights, where its header says {end}): copy it again.")
         return shapes
+
+
+class StoredFolder(Folder):
+    """A folder in the store. TeacherInvalid where there is none, or it holds pickles or code."""
+
+    def __init__(self, store: Storage, path: str) -> None:
+        self._store = store
+        try:
+            store.url_of(path)
+            self._path = str(PurePosixPath(path))
+            if not store.is_folder(self._path):
+                refuse(f"'{self._path}' is not a folder in the store; {self._fix()}.")
+            files = {file.removeprefix(f"{self._path}/") for file in store.files(self._path)}
+        except InvalidRequest as error:
+            raise TeacherInvalid(error.detail, [Pointer("/source", error.detail)]) from error
+        for file in sorted(files):
+            if file.lower().endswith(PICKLES):
+                refuse(
+                    f"{file} is a pickle, which can run code when it is loaded: convert it to safetensors, remove it."
+                )
+            if file.lower().endswith(CODE):
+                refuse(f"{file} is code, which a teacher may not bring: remove it.")
+        super().__init__(files, files)
+
+    def _fix(self) -> str:
+        if self._path.endswith((*PICKLES, ".safetensors")) and self._store.exists(self._path):
+            return f"one file is no pipeline: {CONVERT}"
+        return "put the teacher there and give its path"
+
+    def read(self, file: str) -> bytes:
+        return self._store.read(f"{self._path}/{file}")
+
+    def header(self, file: str) -> tuple[bytes, int]:
+        """The whole file is read, for the digest."""
+        with self._store.open(f"{self._path}/{file}") as source:
+            start = source.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            header = source.read(length if length <= HEADER_LIMIT else len(POINTER))
+            refuse_pointer(file, start + header)
+            self.digest.update(start + header)
+            payload = 0
+            while chunk := source.read(1 << 20):
+                self.digest.update(chunk)
+                payload += len(chunk)
+        return header, payload
+
+
+def refuse_pointer(file: str, content: bytes) -> None:
+    """TeacherInvalid for what git leaves in the place of a large file where git-lfs was not installed."""
+    if content.startswith(POINTER):
+        refuse(f"{file} is a pointer of git-lfs, not the file: run `git lfs install` and `git lfs pull`, copy again.")
 
 
 def sizes(*values: Any) -> Iterator[bool]:

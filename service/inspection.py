@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from service import mistaken
 from service.families import (
     BETA_SCHEDULERS,
     EDM_SCHEDULERS,
@@ -19,7 +20,6 @@ from service.families import (
 )
 from service.folder import Folder, Shapes, refuse, sizes
 from service.noise_schedule import NO_SIGNAL, last_alpha
-from service.storage import Storage
 
 INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
@@ -56,12 +56,13 @@ class Facts:
     text: bool = False
 
 
-def inspect(store: Storage, path: str) -> Facts:
+def inspect(folder: Folder) -> Facts:
     """Read a diffusers folder's JSON files and weight headers. TeacherInvalid names the file and the fix.
 
-    Reads all weights once, for their hash; loads and runs nothing.
+    Of weights in the store, all is read once, for their hash; nothing is loaded or run.
     """
-    folder = Folder(store, path)
+    if INDEX not in folder.files:
+        mistaken.refuse_other_things(folder)
     index = folder.json(INDEX, SAVE)
     pipeline = index.get("_class_name")
     modules = _modules(index)

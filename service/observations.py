@@ -182,7 +182,9 @@ class AttemptOrder(Wire):
     number: int = Field(ge=1)
     spec: JobSpec
     teacher: str = Field(description="Display name.")
-    teacher_source: str = Field(description="'builtin:digits', or a folder's path inside the store.")
+    teacher_source: str = Field(
+        description="'builtin:digits', a folder's path inside the store, or 'hf://org/name@commit'."
+    )
     dataset: DatasetOrder | None = Field(None, description="What the job learns from, where it has data of its own.")
     store: str = Field(description="fsspec URL of the artifact store's root.")
     folder: StorePath = Field(description="The job's own folder inside the store.")

@@ -12,9 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from service import jobs
 from service.db import insert_once
 from service.errors import Conflict, InvalidRequest, NotFound, Pointer, TeacherInvalid, unknown
-from service.folder import refuse
+from service.folder import StoredFolder, refuse
+from service.hub import Hub
 from service.ids import is_id, new_id
 from service.inspection import Facts, inspect
+from service.sources import hub_id
 from service.storage import Storage
 from service.tables import Teacher
 
@@ -29,7 +31,21 @@ def inspect_builtin() -> Facts:
     if spec is None or not spec.submodule_search_locations:
         raise TeacherInvalid(f"{BUILTIN} ships in the package `workers`, which is not installed.")
     assets = Path(next(iter(spec.submodule_search_locations))) / "assets" / "digits"
-    return inspect(Storage(f"file://{assets}"), "teacher")
+    return inspect(StoredFolder(Storage(f"file://{assets}"), "teacher"))
+
+
+def look(store: Storage, hub: Hub, source: str) -> tuple[str, Facts]:
+    """Read a teacher before it is registered: where it is from now on, and what it is.
+
+    A repository of the hub is pinned to the commit that it is at. TeacherInvalid, StoreUnavailable, HubUnavailable.
+    """
+    asked = hub_id(source)
+    if asked is not None:
+        found = hub.open(asked)
+        return str(found.pinned), inspect(found)
+    if "://" in source:
+        refuse("Give a path inside the store, such as teachers/mine, or a model of the hub: hf://org/name@revision.")
+    return source, inspect(StoredFolder(store, source))
 
 
 async def check_source(session: AsyncSession, project_id: str, source: str) -> None:

@@ -79,6 +79,8 @@ class Student:
     """Images to make at once."""
     text = False
     prompts: tuple[str, ...] = ()
+    codec = None
+    """It works on pixels."""
 
     def __init__(self, folder: Path, denoiser: UNetDenoiser, scheduler: Any, steps: tuple[int, ...]) -> None:
         self.folder, self.denoiser, self.unet = folder, denoiser, denoiser.unet

@@ -32,6 +32,7 @@ from service.observations import (
     Stopped,
     StudentExported,
 )
+from service.sources import url_of
 from service.status import Reason, Wish
 from workers import stages
 from workers.data.dataset import Dataset
@@ -226,9 +227,9 @@ def _run(host: RayHost, group: Group) -> Verdict:
         order = host.order
         ranks = "one worker" if host.world_size == 1 else f"{host.world_size} workers"
         host.log("info", f"Attempt {order.number} starts on {ranks}, {host.device.type}.")
-        teacher = local_folder(_url(order, order.teacher_source))
+        teacher = local_folder(url_of(order.teacher_source, order.store))
         data = order.dataset
-        dataset = None if data is None else Dataset(data, local_folder(_url(order, data.source)))
+        dataset = None if data is None else Dataset(data, local_folder(url_of(data.source, order.store)))
         outcome = stages.run(order.spec, teacher, host, dataset)
     except (Fenced, Refused):
         raise
@@ -254,11 +255,6 @@ def _run(host: RayHost, group: Group) -> Verdict:
         host.tell(Stopped, wish=outcome.stopped, step=outcome.step)
     host.flush()
     return "done" if outcome.stopped is None else "stopped"
-
-
-def _url(order: AttemptOrder, source: str) -> str:
-    """Of a path in the store; what ships with the package or lies elsewhere has one of its own."""
-    return source if source.startswith("builtin:") or "://" in source else f"{order.store}/{source}"
 
 
 def _word(error: Exception) -> str:

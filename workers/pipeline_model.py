@@ -44,8 +44,11 @@ class PipelineModel:
 
     def __init__(self, family: type[Backbone], folder: Path, steps: tuple[int, ...], prompts: Sequence[str]) -> None:
         self.family, self.folder, self.steps = family, folder, steps
+        absent = {part: None for part in family.optional if not (folder / part).is_dir()}
         try:
-            self.pipe: Any = family.pipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+            self.pipe: Any = family.pipeline.from_pretrained(
+                folder, use_safetensors=True, local_files_only=True, **absent
+            )
         except (ValueError, OSError, RuntimeError, KeyError, TypeError, NotImplementedError) as error:
             raise TeacherInvalid(f"the folder does not load as a {family.pipeline.__name__}: {error}") from error
         self.pipe.set_progress_bar_config(disable=True)

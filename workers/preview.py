@@ -36,10 +36,13 @@ class Preview:
         self.columns = COLUMNS if num_classes is None else min(num_classes, COLUMNS)
         self.labels = None if num_classes is None else torch.arange(self.columns, device=host.device).repeat(2)
 
-    def teacher(self, teacher: Denoiser, steps: int) -> None:
-        """The reference row, before the first step."""
-        images = self.decode(self._draw(teacher, SamplerSpec.on(teacher.path, "ddim", [steps])))
-        self.host.sample(0, 0, "teacher", steps, self._png(images))
+    def teacher(self, teacher: Denoiser, steps: int) -> tuple[Tensor, Tensor]:
+        """The reference row, before the first step. Returns what was drawn, not clipped, and its images."""
+        drawn = self._draw(teacher, SamplerSpec.on(teacher.path, "ddim", [steps]))
+        images = self.decode(drawn)
+        if self.host.rank == 0:
+            self.host.sample(0, 0, "teacher", steps, self._png(images))
+        return drawn, images
 
     def student(self, student: Denoiser, spec: SamplerSpec, step: int, stage: int) -> dict[str, float]:
         """The student at the first of the steps that it is made for.

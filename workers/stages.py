@@ -11,7 +11,7 @@ from service.errors import TeacherInvalid
 from service.methods.base import MethodSettings, PairSettings
 from service.spec import JobSpec
 from service.status import Wish
-from workers import finish
+from workers import finish, preflight
 from workers.artifact import folder_sha256, load_student
 from workers.compute import hasten, lay_out
 from workers.data.dataset import Dataset
@@ -22,6 +22,7 @@ from workers.diffusion.guidance import guided
 from workers.host import Host
 from workers.methods.base import Method
 from workers.methods.registry import REGISTRY
+from workers.models.codec import Codec
 from workers.models.denoiser import Denoiser
 from workers.models.low_rank import merged, only_updates, summed
 from workers.pairs import make_pairs
@@ -66,7 +67,7 @@ def run(spec: JobSpec, teacher_folder: Path, host: Host, dataset: Dataset | None
             model.tell(CaptionRows(chunks), chunks.captions)
 
     teacher = model.denoiser
-    stopped = train(spec, teacher, host, state, identity, model.decode, source)
+    stopped = train(spec, teacher, host, state, identity, model.decode, source, model.codec)
     done = _steps_before(spec, state.stage) + state.step
     if stopped:
         return Outcome(stopped, done)
@@ -98,6 +99,7 @@ def train(
     identity: str = "",
     decode: Decode = itself,
     stored: StoredSource | None = None,
+    codec: Codec | None = None,
 ) -> Wish | None:
     """Run the stages that are left; `state` is moved on in place. Returns the wish that stopped it, or None.
 
@@ -105,13 +107,15 @@ def train(
         identity: of the teacher's weights; what it made is kept under it.
         decode: images of what the networks work on.
         stored: the job's own images; None where it brought none.
+        codec: the VAE behind it, where there is one.
     """
     chain = spec.chain()
     preview = Preview(host, teacher.num_classes, decode)
     if state.step < chain[-1].method.total_steps() or state.stage + 1 < len(chain):
         host.phase("training")
-    if state.stage == state.step == 0 and host.rank == 0:
-        preview.teacher(guided(teacher, chain[0].method.guidance_scale), spec.evaluation.teacher_steps)
+    if state.stage == state.step == 0:  # on every rank, so that all come to the same verdict
+        drawn = preview.teacher(guided(teacher, chain[0].method.guidance_scale), spec.evaluation.teacher_steps)
+        preflight.check(teacher, [stage.method.guidance_scale for stage in chain], *drawn, host, codec)
 
     while True:
         settings = chain[state.stage].method
@@ -197,6 +201,7 @@ def image_source(teacher: Denoiser) -> ImageSource:
             f"the teacher makes images of {list(teacher.shape)}, and training images exist of {list(shape)} only; "
             "give the job a dataset, or use a method that needs none, such as dmd2 with gan_weight 0"
         )
+    preflight.check_images(digits.train_images, shape)
     return ImageSource(digits.train_images, None if teacher.num_classes is None else digits.train_labels)
 
 

@@ -15,6 +15,10 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from service.errors import FewstepError
+from service.sources import hub_id
+from workers.hub import snapshot
+
 ASSETS = Path(__file__).parent / "assets"
 
 FETCHED = Path(tempfile.gettempdir()) / "fewstep-fetched"
@@ -35,7 +39,7 @@ FIRST_SECONDS, BYTES_PER_SECOND = 60.0, 1_000_000
 
 
 class StoreLost(Exception):
-    """The store did not do what it was asked: not the fault of the job."""
+    """The store, or the hub, did not do what it was asked: not the fault of the job."""
 
 
 def file_system(url: str) -> tuple[AbstractFileSystem, str]:
@@ -161,14 +165,17 @@ def _copy(file: Path, target: Path) -> None:
 
 
 def local_folder(source: str) -> Path:
-    """A folder to read from: 'builtin:<name>' is a teacher that ships with the package, else an fsspec URL.
+    """A folder to read from: 'builtin:<name>' is a teacher that ships with the package, 'hf://org/name@commit' one of
+    the hub, anything else an fsspec URL.
 
-    A folder on a local file system is itself, any other is downloaded. Raises StoreLost.
+    A folder on a local file system is itself, any other is downloaded. Raises StoreLost; TeacherInvalid of the hub.
     """
     kind, _, name = source.partition(":")
     if kind == "builtin":
         return ASSETS / name / "teacher"
     with _lost(source):
+        if (asked := hub_id(source)) is not None:
+            return snapshot(asked)
         files, path = file_system(source)
         if isinstance(files, LocalFileSystem):
             return Path(path)
@@ -182,6 +189,8 @@ def _lost(path: str) -> Iterator[None]:
     """File systems raise what their backends raise, so any error of theirs is the store's."""
     try:
         yield
+    except FewstepError:
+        raise
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in FULL
         hint = "there is no space left in the store; make room, the job goes on by itself" if full else str(error)

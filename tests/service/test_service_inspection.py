@@ -13,6 +13,7 @@ from tiny_all import TINY
 
 from service.errors import TeacherInvalid
 from service.families import BETA_SCHEDULERS, FLOWS, PIPELINES
+from service.folder import StoredFolder
 from service.inspection import Facts, inspect
 from service.storage import Storage
 from workers.families.registry import FAMILIES, family_of
@@ -48,7 +49,7 @@ def folder(pipelines: Callable[[str], Path], tmp_path: Path) -> Callable[[str], 
 
 
 def facts(folder: Path) -> Facts:
-    return inspect(Storage(folder.parent.as_uri()), folder.name)
+    return inspect(StoredFolder(Storage(folder.parent.as_uri()), folder.name))
 
 
 def refusal(folder: Path) -> str:

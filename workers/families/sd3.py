@@ -13,10 +13,13 @@ from workers.models.stock import rectified_flow
 class SD3(FlowBackbone):
     """arXiv:2403.03206. Guidance leads away from the empty prompt; there is no mask: the padding takes part.
 
+    Without its third encoder, T5, the pipeline takes zeros in its place.
+
     The guidance by skipped layers that was published with 3.5 Medium is not a part of this teacher.
     """
 
     pipeline = StableDiffusion3Pipeline
+    optional = ("text_encoder_3", "tokenizer_3")
     lora_targets = (*FlowBackbone.lora_targets, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 
     @classmethod

@@ -30,6 +30,7 @@ class Backbone(Denoiser):
     Attributes:
         pipeline: the class that opens the family's folders.
         part: the pipeline's name of the network.
+        optional: parts that a folder may leave out, though the pipeline asks for them.
         plain_arguments: with which the pipeline runs a network that needs no guidance.
         network: diffusers' model.
         conditions: what the labels stand for; None where the network takes the labels themselves.
@@ -37,6 +38,7 @@ class Backbone(Denoiser):
 
     pipeline: "ClassVar[type[DiffusionPipeline]]"
     part: ClassVar[str] = "transformer"
+    optional: ClassVar[tuple[str, ...]] = ()
     plain_arguments: ClassVar[dict[str, Any]] = {"guidance_scale": 1.0}
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
 
