@@ -1,12 +1,14 @@
-"""How networks are run: the layout of their memory, and compilation."""
+"""How networks are run: precision, layout of the memory, what is kept for the backward pass, compilation."""
 
 from collections.abc import Iterable
 
 import torch
+from diffusers import ModelMixin
 from torch import nn
 
 from service.spec import Compute
-from workers.models.denoiser import Denoiser
+from workers.models.denoiser import Denoiser, networks
+from workers.precision import PRECISIONS
 
 
 def hasten(modules: Iterable[nn.Module], compute: Compute) -> None:
@@ -17,13 +19,12 @@ def hasten(modules: Iterable[nn.Module], compute: Compute) -> None:
     for module in modules:
         if compute.channels_last:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if compute.compile:
-            for network in _networks(module):
+        for denoiser in module.modules():
+            if isinstance(denoiser, Denoiser):
+                denoiser.precision = PRECISIONS[compute.precision]
+                denoiser.runs_to_the_end |= compute.activation_checkpointing
+        for network in networks(module):
+            if compute.activation_checkpointing and isinstance(network, ModelMixin):
+                network.enable_gradient_checkpointing()
+            if compute.compile:
                 network.compile()
-
-
-def _networks(module: nn.Module) -> Iterable[nn.Module]:
-    """What the denoisers in `module` ask: their children that are no denoisers themselves."""
-    for denoiser in module.modules():
-        if isinstance(denoiser, Denoiser):
-            yield from (child for child in denoiser.children() if not isinstance(child, Denoiser))

@@ -20,6 +20,7 @@ from workers.methods.base import Method
 from workers.methods.registry import REGISTRY
 from workers.models.denoiser import Denoiser
 from workers.pairs import make_pairs
+from workers.precision import exact
 from workers.preview import Decode, Preview, itself
 from workers.state import Finished, State, read
 from workers.trainer import Cadence, Trainer
@@ -52,19 +53,21 @@ def run(spec: JobSpec, teacher_folder: Path, host: Host) -> Outcome:
 
     if host.rank == 0:
         host.phase("evaluating")
+        model.to(host.device)
         for student in state.finished:
             network = student_network(spec, teacher, student)
-            finish.export(
-                model,
-                network,
-                student.sampler,
-                student.method,
-                student.label,
-                student.stage,
-                spec,
-                host,
-                student.training_seconds,
-            )
+            with exact():
+                finish.export(
+                    model,
+                    network,
+                    student.sampler,
+                    student.method,
+                    student.label,
+                    student.stage,
+                    spec,
+                    host,
+                    student.training_seconds,
+                )
     return Outcome(None, done)
 
 
@@ -78,12 +81,15 @@ def train(
 ) -> Wish | None:
     """Run the stages that are left; `state` is moved on in place. Returns the wish that stopped it, or None.
 
+    What is to be split between workers is made on the CPU, and `teacher` stays there whole: rank 0 judges it alone.
+
     Args:
         identity: of the teacher's weights; what it made is kept under it.
         decode: images of what the networks work on.
     """
     chain = spec.chain()
     preview = Preview(host, teacher.num_classes, decode)
+    split = spec.compute.strategy == "fsdp" and host.world_size > 1
     if state.step < chain[-1].method.total_steps() or state.stage + 1 < len(chain):
         host.phase("training")
     if state.stage == state.step == 0 and host.rank == 0:
@@ -93,15 +99,19 @@ def train(
         settings = chain[state.stage].method
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed + state.stage)  # for nets that start from nothing, such as a critic's head
-            method = build(settings, teacher, _start(spec, teacher, state))
-        for module in method.trainable.values():
-            module.to(host.device)
-        hasten([method.teacher, *method.trainable.values(), *method.followers.values()], spec.compute)
-        images = data_source(method, host, spec.seed, f"{identity} guidance={settings.guidance_scale:g}")
+            if split:
+                teacher.to("cpu")
+            method = build(settings, teacher.frozen_copy() if split else teacher, _start(spec, teacher, state))
+        method.teacher.to(host.device)
+        with exact():
+            images = data_source(method, host, spec.seed, f"{identity} guidance={settings.guidance_scale:g}")
         if isinstance(images, Wish):
             return images
+        for module in (method.teacher, *method.trainable.values()):
+            module.to("cpu" if split else host.device)
+        hasten([method.teacher, *method.trainable.values(), *method.followers.values()], spec.compute)
         cadence = Cadence(spec.checkpoint_every, spec.preview_every, _steps_before(spec, state.stage))
-        stopped = Trainer(method, images, host, state, cadence, spec.seed, preview).run()
+        stopped = Trainer(method, images, host, state, cadence, spec.seed, preview, spec.compute).run()
         if stopped or state.stage + 1 == len(chain):
             return stopped
         state.stage, state.step, state.live = state.stage + 1, 0, {}
