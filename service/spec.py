@@ -49,7 +49,7 @@ class Compute(Strict):
         False, description="Compute blocks again for the backward pass and keep less: slower steps, much less memory."
     )
     offload: bool = Field(
-        False, description="Keep what decodes images and encodes prompts off the device while it is not needed."
+        False, description="Text encoders and VAE are on the device only while they encode and decode."
     )
     channels_last: bool = Field(False, description="Keep images with the channels innermost: faster on GPUs.")
     compile: bool = Field(False, description="torch.compile the networks: minutes at the start, then faster steps.")

@@ -1,13 +1,14 @@
 """A pipeline's folder opened for sampling: a teacher of one of the families, or a student of it."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from service.errors import TeacherInvalid
 from workers.diffusion.guidance import guided
@@ -27,19 +28,32 @@ class PipelineModel:
 
     Args:
         steps: empty for a teacher.
-        prompts: what labels stand for, where it takes text.
+        prompts: what labels stand for, where it takes text. They are encoded on the device.
+        offload: whether what encodes prompts and decodes latents is on the device only while it is needed.
     """
 
     batch = 8
     """Images to make at once."""
 
-    def __init__(self, family: type[Backbone], folder: Path, steps: tuple[int, ...], prompts: Sequence[str]) -> None:
-        self.family, self.folder, self.steps = family, folder, steps
+    def __init__(
+        self,
+        family: type[Backbone],
+        folder: Path,
+        steps: tuple[int, ...],
+        prompts: Sequence[str],
+        device: torch.device | str = "cpu",
+        offload: bool = False,
+    ) -> None:
+        self.family, self.folder, self.steps, self.offload = family, folder, steps, offload
         try:
             self.pipe: Any = family.pipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
         except (ValueError, OSError, RuntimeError, KeyError, TypeError, NotImplementedError) as error:
             raise TeacherInvalid(f"the folder does not load as a {family.pipeline.__name__}: {error}") from error
         self.pipe.set_progress_bar_config(disable=True)
+        parts = self.pipe.components.items()
+        self.helpers = [part for name, part in parts if isinstance(part, nn.Module) and name != family.part]
+        self.device = torch.device(device)
+        self.pipe.to(self.device)
         self.denoiser = family.of(self.pipe, list(prompts) or [""]).eval().requires_grad_(False)
         self.text = self.denoiser.conditions is not None
         self.codec = Codec(self.pipe.vae)
@@ -48,7 +62,7 @@ class PipelineModel:
         _, height, width = self.denoiser.shape
         factor = self.pipe.vae_scale_factor if hasattr(self.pipe, "vae_scale_factor") else self.codec.factor
         self.image_size: tuple[int, ...] = (3, height * factor, width * factor)
-        self.device = torch.device("cpu")
+        self.to(self.device)
         self.sampler = None
         if steps:
             self.sampler = SamplerSpec.on(self.denoiser.path, SCHEDULER_KINDS[type(self.scheduler).__name__], steps)
@@ -58,15 +72,32 @@ class PipelineModel:
         return sum(parameter.numel() for parameter in self.denoiser.network.parameters())
 
     def to(self, device: torch.device | str) -> "PipelineModel":
-        """The network and the VAE; what encodes prompts stays where it is."""
-        self.denoiser.to(device)
-        self.codec.vae.to(device)
+        """All of it; where it is to `offload`, the network alone."""
         self.device = torch.device(device)
+        self.pipe.to(self.device)
+        self.denoiser.to(self.device)
+        self._away(self.helpers)
         return self
+
+    @contextmanager
+    def _here(self, helpers: Sequence[nn.Module]) -> Iterator[None]:
+        """On the device for as long as they are needed."""
+        for helper in helpers:
+            helper.to(self.device)
+        try:
+            yield
+        finally:
+            self._away(helpers)
+
+    def _away(self, helpers: Sequence[nn.Module]) -> None:
+        if self.offload:
+            for helper in helpers:
+                helper.to("cpu")
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [-1, 1]."""
-        return self.codec.decode(latents)
+        with self._here([self.codec.vae]):
+            return self.codec.decode(latents)
 
     def generate(
         self, asked: Tensor | Sequence[str] | None, seeds: Sequence[int], steps: int, guidance: float | None = None
@@ -93,7 +124,8 @@ class PipelineModel:
         if not self.text:
             raise ValueError(f"this model has {self.num_classes} classes and takes no prompts: give labels")
         prompts = sorted(set(asked))
-        denoiser = self.family.of(self.pipe, prompts).to(self.device)
+        with self._here(self.helpers):
+            denoiser = self.family.of(self.pipe, prompts).to(self.device)
         return denoiser, torch.tensor([prompts.index(prompt) for prompt in asked])
 
     @torch.inference_mode()
@@ -120,5 +152,5 @@ class PipelineModel:
 
     def plain(self, prompts: Sequence[Any], seeds: Sequence[int], steps: int) -> Tensor:
         """What plain diffusers makes of the opened folder: images [B, 3, H, W] in [-1, 1]."""
-        with torch.no_grad():
+        with torch.no_grad(), self._here(self.helpers):
             return self.family.plain(self.pipe, list(prompts), seeded(seeds), steps, self.image_size)

@@ -41,7 +41,7 @@ def run(spec: JobSpec, teacher_folder: Path, host: Host) -> Outcome:
         TeacherInvalid: the teacher cannot be used with this spec.
         workers.trainer.Diverged: a loss or a gradient is not finite.
     """
-    model = load_student(teacher_folder, spec.prompts or ()).to(host.device)
+    model = load_student(teacher_folder, spec.prompts or (), host.device, spec.compute.offload)
     teacher = model.denoiser
     checkpoint = host.latest_checkpoint()
     state = read(checkpoint) if checkpoint else State()

@@ -142,8 +142,10 @@ def test_derivatives_in_time_are_taken_in_full_precision(
     rng = BatchRng(0, batch_size=4)
     built.loss("student", images_of(unet).batch(rng), 0, rng).loss.backward()
     student, teacher, *derivative = seen
-    assert student and teacher
-    assert derivative and not any(derivative)
+    assert student
+    assert teacher
+    assert derivative
+    assert not any(derivative)
 
 
 def fp16(unet: Denoiser, host: Any, state: State, scale: float | None = None) -> Trainer:
