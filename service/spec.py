@@ -1,10 +1,11 @@
 """The job spec: everything that a user decides, strict, with defaults that were tested."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from service.methods import Method
+from service.methods.base import MethodSettings
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
@@ -41,10 +42,35 @@ class Resources(Strict):
 
 
 class Compute(Strict):
-    """How networks are run; none of it changes what is learnt, apart from rounding."""
+    """How networks are held and run; none of it changes what is learnt, apart from rounding."""
 
+    strategy: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="What each worker holds: every network whole (ddp), or its share of every network's weights, "
+        "gradients, averages and optimizer states, gathered block by block as they are needed (fsdp).",
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="In which networks run while they train. Weights, losses, averages and optimizers stay in fp32, "
+        "and so do derivatives in time, previews and the export. fp16 scales the loss, and skips steps that overflow.",
+    )
+    activation_checkpointing: bool = Field(
+        False, description="Compute blocks again for the backward pass and keep less: slower steps, much less memory."
+    )
+    offload: bool = Field(
+        False, description="Text encoders and VAE are on the device only while they encode and decode."
+    )
     channels_last: bool = Field(False, description="Keep images with the channels innermost: faster on GPUs.")
     compile: bool = Field(False, description="torch.compile the networks: minutes at the start, then faster steps.")
+
+    def misfit(self, method: MethodSettings) -> str | None:
+        """What of `method` cannot be run this way, and what to do: derivatives that are more than gradients."""
+        if method.second_derivative() and self.strategy == "fsdp":
+            return "compute.strategy fsdp has no second derivatives: use r1 approximate"
+        if method.forward_mode() and (self.strategy == "fsdp" or self.activation_checkpointing):
+            field = "strategy fsdp" if self.strategy == "fsdp" else "activation_checkpointing"
+            return f"compute.{field} has no derivatives in forward mode: give a number as difference_step"
+        return None
 
 
 class Evaluation(Strict):
@@ -130,6 +156,8 @@ class JobSpec(Strict):
             )
         for i, stage in enumerate(self.chain()):
             method, workers = stage.method, self.resources.workers
+            if wrong := self.compute.misfit(method):
+                raise ValueError(f"{wrong} of stage {i}")
             if method.batch_size % (workers * method.micro_batches):
                 raise ValueError(
                     f"batch_size ({method.batch_size}) of stage {i} must be a multiple of resources.workers "

@@ -79,8 +79,6 @@ class Student:
     """Images to make at once."""
     text = False
     prompts: tuple[str, ...] = ()
-    codec = None
-    """It works on pixels."""
 
     def __init__(self, folder: Path, denoiser: UNetDenoiser, scheduler: Any, steps: tuple[int, ...]) -> None:
         self.folder, self.denoiser, self.unet = folder, denoiser, denoiser.unet
@@ -169,10 +167,12 @@ class Student:
 Model = Student | PipelineModel
 
 
-def load_student(folder: Path, prompts: Sequence[str] = ()) -> Model:
+def load_student(
+    folder: Path, prompts: Sequence[str] = (), device: torch.device | str = "cpu", offload: bool = False
+) -> Model:
     """Open a student's or a teacher's folder; a student's is checked against its manifest first.
 
-    `prompts` are what labels stand for, where the model takes text.
+    `prompts` are what labels stand for, where the model takes text; `offload` as in `PipelineModel`.
 
     A teacher samples by DDIM on evenly spaced timesteps from the last one, whatever scheduler its folder names.
 
@@ -184,18 +184,24 @@ def load_student(folder: Path, prompts: Sequence[str] = ()) -> Model:
     manifest = read_manifest(folder)
     if manifest is not None:
         check_files(folder, manifest["files"])
-        return open_model(folder, tuple(manifest["sampler"]["steps"]), prompts)
+        return open_model(folder, tuple(manifest["sampler"]["steps"]), prompts, device, offload)
     if (family := family_of(folder)) is not None:
-        return PipelineModel(family, folder, (), prompts)
+        return PipelineModel(family, folder, (), prompts, device, offload)
     teacher = load_teacher(folder)
     _, config = SamplerSpec.on(teacher.path, "ddim", (1,)).scheduler_config(scheduler_config(folder))
-    return Student(folder, teacher, DDIMScheduler.from_config(config), steps=())
+    return Student(folder, teacher, DDIMScheduler.from_config(config), steps=()).to(device)
 
 
-def open_model(folder: Path, steps: tuple[int, ...], prompts: Sequence[str] = ()) -> Model:
+def open_model(
+    folder: Path,
+    steps: tuple[int, ...],
+    prompts: Sequence[str] = (),
+    device: torch.device | str = "cpu",
+    offload: bool = False,
+) -> Model:
     """Open the diffusers part of a student's folder; nothing is checked against a manifest."""
     if (family := family_of(folder)) is not None:
-        return PipelineModel(family, folder, steps, prompts)
+        return PipelineModel(family, folder, steps, prompts, device, offload)
     kind = json.loads((folder / "model_index.json").read_text())["scheduler"]
     if kind[0] != "diffusers" or kind[1] not in SCHEDULERS:
         raise FolderInvalid(f"model_index.json names the scheduler {kind}: expected one of {sorted(SCHEDULERS)}")
@@ -203,7 +209,7 @@ def open_model(folder: Path, steps: tuple[int, ...], prompts: Sequence[str] = ()
     unet = UNet2DModel.from_pretrained(folder / "unet", use_safetensors=True, low_cpu_mem_usage=False)
     prediction = PREDICTION_TYPES[scheduler.config.prediction_type]
     denoiser = UNetDenoiser(unet, VPDiscrete(scheduler.alphas_cumprod), prediction).eval().requires_grad_(False)
-    return Student(folder, denoiser, scheduler, steps)
+    return Student(folder, denoiser, scheduler, steps).to(device)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -1,12 +1,14 @@
-"""How networks are run: the layout of their memory, and compilation."""
+"""How networks are run: precision, layout of the memory, what is kept for the backward pass, compilation."""
 
 from collections.abc import Iterable
 
 import torch
+from diffusers import ModelMixin
 from torch import nn
 
 from service.spec import Compute
-from workers.models.denoiser import Denoiser
+from workers.models.denoiser import Denoiser, networks
+from workers.precision import PRECISIONS
 
 
 def hasten(modules: Iterable[nn.Module], compute: Compute) -> None:
@@ -16,8 +18,14 @@ def hasten(modules: Iterable[nn.Module], compute: Compute) -> None:
     """
     for module in modules:
         lay_out(module, compute)
-        if compute.compile:
-            for network in _networks(module):
+        for denoiser in module.modules():
+            if isinstance(denoiser, Denoiser):
+                denoiser.precision = PRECISIONS[compute.precision]
+                denoiser.runs_to_the_end |= compute.activation_checkpointing
+        for network in networks(module):
+            if compute.activation_checkpointing and isinstance(network, ModelMixin):
+                network.enable_gradient_checkpointing()
+            if compute.compile:
                 network.compile()
 
 
@@ -25,10 +33,3 @@ def lay_out(module: nn.Module, compute: Compute) -> None:
     """The part of it that moves weights: networks that share them have to be made of one that was laid out before."""
     if compute.channels_last:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def _networks(module: nn.Module) -> Iterable[nn.Module]:
-    """What the denoisers in `module` ask: their children that are no denoisers themselves."""
-    for denoiser in module.modules():
-        if isinstance(denoiser, Denoiser):
-            yield from (child for child in denoiser.children() if not isinstance(child, Denoiser))

@@ -84,7 +84,7 @@ def export(
     with tempfile.TemporaryDirectory(prefix="fewstep-student-") as name:
         folder = Path(name)
         teacher.write_student(folder, network, sampler)
-        opened = artifact.open_model(folder, sampler.steps, prompts).to(host.device)
+        opened = artifact.open_model(folder, sampler.steps, prompts, host.device, spec.compute.offload)
         check_same_images(student, sampler, opened)
         check_plain_diffusers(opened, sampler, prompts)
         if lora and isinstance(teacher, PipelineModel) and isinstance(opened, PipelineModel):
@@ -164,7 +164,7 @@ def export(
             "software": {"torch": torch.__version__, "diffusers": diffusers.__version__},
         }
         sha256 = artifact.write_manifest(folder, sampler, record | lineage)
-        check_same_images(student, sampler, artifact.load_student(folder, prompts).to(host.device))
+        check_same_images(student, sampler, artifact.load_student(folder, prompts, host.device, spec.compute.offload))
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         host.student(folder, grid, record | {"bytes": size, "sha256": sha256})
 

@@ -51,6 +51,14 @@ class Group:
         dist.broadcast(message, src=0)
         return int(message.item())
 
+    def total(self, value: int) -> int:
+        """Collective. The sum of all ranks' values."""
+        if self._store is None:
+            return value
+        message = torch.tensor([value], dtype=torch.int64)
+        dist.all_reduce(message)
+        return int(message.item())
+
     def leave(self, failure: str | None = None) -> None:
         """Close the connections; with a `failure`, leave word of it first."""
         if self._store is None:

@@ -35,7 +35,7 @@ class Host(Protocol):
         """Store a preview grid."""
 
     def save_checkpoint(self, step: int, folder: Path) -> None:
-        """Collective. Store rank 0's `folder` durably, under `step`; returns when it is safe."""
+        """Collective. Store the files of all ranks' folders as one, durably, under `step`; returns when it is safe."""
 
     def latest_checkpoint(self) -> Path | None:
         """A local copy of the newest durable checkpoint's folder, or None."""

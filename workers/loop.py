@@ -99,13 +99,16 @@ class RayHost:
             return  # resumed from this very checkpoint
         # Whoever resumes from it reports the steps after it only, so those before it must be stored by now.
         self._together(_flushed)
-        checkpoint = ray.train.Checkpoint.from_directory(folder) if self.rank == 0 else None
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        checkpoint = (
+            ray.train.Checkpoint.from_directory(folder) if size else None
+        )  # Ray makes one of all ranks' folders
         try:
             ray.train.report({"step": step}, checkpoint=checkpoint, checkpoint_dir_name=name)
         except Exception as error:
             raise StoreLost(f"checkpoint {name}: {error}") from error
         self._saved = name
-        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        size = self._group.total(size)
         self.log("info", f"Checkpoint at step {step}: {size / 1e6:.1f} MB.")
         self.tell(CheckpointSaved, step=step, path=f"{self.order.folder}/{RUN}/{name}", bytes=size)
 

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from workers.rows import by_kind
 
 WARMUP_SHARE = 0.02
 
@@ -22,7 +25,8 @@ def schedule(position: int, length: int) -> float:
 
 
 def make_optimizer(module: nn.Module, learning_rate: float, betas: tuple[float, float]) -> torch.optim.Adam:
-    return torch.optim.Adam(module.parameters(), lr=learning_rate, betas=betas, fused=True)
+    groups = [{"params": group} for group in by_kind(list(module.parameters()))]
+    return torch.optim.Adam(groups, lr=learning_rate, betas=betas, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
@@ -31,10 +35,10 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def average_over_workers(tensors: Iterable[Tensor | None]) -> None:
-    """Mean over all workers, in place, in one message; nothing to do for one worker."""
-    if not (dist.is_initialized() and dist.get_world_size() > 1):
+    """Mean over all workers, in place, in one message; nothing to do for one worker, or for what is split."""
+    present = [tensor for tensor in tensors if tensor is not None and not isinstance(tensor, DTensor)]
+    if not present or not (dist.is_initialized() and dist.get_world_size() > 1):
         return
-    present = [tensor for tensor in tensors if tensor is not None]
     flat = torch.cat([tensor.flatten() for tensor in present])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
@@ -42,15 +46,21 @@ def average_over_workers(tensors: Iterable[Tensor | None]) -> None:
         tensor.copy_(part.view_as(tensor))
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as named tensors, `<parameter's number>.<name>`."""
-    state = optimizer.state_dict()["state"]
-    return {f"{i}.{name}": tensor for i, entry in state.items() for name, tensor in entry.items()}
+def clip_gradients(module: nn.Module, largest: float, scale: float = 1.0) -> Tensor:
+    """Divide the gradients by `scale`, and make their norm over all of the module no larger than `largest`.
 
-
-def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    Collective where some are split. Returns the norm before it was made smaller.
+    """
+    kinds = by_kind([parameter for parameter in module.parameters() if parameter.grad is not None])
+    norms = []
+    for kind in kinds:
+        gradients = [parameter.grad for parameter in kind if parameter.grad is not None]
+        if scale != 1:
+            for gradient in gradients:
+                gradient /= scale
+        norm = nn.utils.get_total_norm(gradients)
+        norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    total = norms[0] if len(norms) == 1 else torch.stack(norms).norm()
+    for kind in kinds:
+        nn.utils.clip_grads_with_norm_(kind, largest, total)
+    return total

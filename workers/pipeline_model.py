@@ -3,14 +3,14 @@
 import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from service.errors import TeacherInvalid
 from workers.diffusion.guidance import guided
@@ -36,14 +36,23 @@ class PipelineModel:
 
     Args:
         steps: empty for a teacher.
-        prompts: what labels stand for, or the first of them do, where it takes text.
+        prompts: what labels stand for, or the first of them do, where it takes text. They are encoded on the device.
+        offload: whether what encodes prompts and decodes latents is on the device only while it is needed.
     """
 
     batch = 8
     """Images to make at once."""
 
-    def __init__(self, family: type[Backbone], folder: Path, steps: tuple[int, ...], prompts: Sequence[str]) -> None:
-        self.family, self.folder, self.steps = family, folder, steps
+    def __init__(
+        self,
+        family: type[Backbone],
+        folder: Path,
+        steps: tuple[int, ...],
+        prompts: Sequence[str],
+        device: torch.device | str = "cpu",
+        offload: bool = False,
+    ) -> None:
+        self.family, self.folder, self.steps, self.offload = family, folder, steps, offload
         absent = {part: None for part in family.optional if not (folder / part).is_dir()}
         try:
             self.pipe: Any = family.pipeline.from_pretrained(
@@ -53,16 +62,20 @@ class PipelineModel:
             raise TeacherInvalid(f"the folder does not load as a {family.pipeline.__name__}: {error}") from error
         self.pipe.set_progress_bar_config(disable=True)
         self.prompts = tuple(prompts)
+        parts = self.pipe.components.items()
+        self.helpers = [part for name, part in parts if isinstance(part, nn.Module) and name != family.part]
+        self.device = torch.device(device)
+        self.pipe.to(self.device)
         self.denoiser = family.of(self.pipe, list(prompts) or [""]).eval().requires_grad_(False)
         self.text = self.denoiser.conditions is not None
-        self.codec = Codec(self.pipe.vae)
+        self._codec = Codec(self.pipe.vae)
         self.scheduler = self.pipe.scheduler
         self.num_classes = self.denoiser.num_classes
         _, height, width = self.denoiser.shape
-        factor = self.pipe.vae_scale_factor if hasattr(self.pipe, "vae_scale_factor") else self.codec.factor
+        factor = self.pipe.vae_scale_factor if hasattr(self.pipe, "vae_scale_factor") else self._codec.factor
         self.image_size: tuple[int, ...] = (3, height * factor, width * factor)
-        self.device = torch.device("cpu")
         self._remembered: OrderedDict[str | None, dict[str, Tensor]] = OrderedDict()
+        self.to(self.device)
         self.sampler = None
         if steps:
             self.sampler = SamplerSpec.on(self.denoiser.path, SCHEDULER_KINDS[type(self.scheduler).__name__], steps)
@@ -77,10 +90,11 @@ class PipelineModel:
         return hasattr(self.pipe, "load_lora_weights")
 
     def to(self, device: torch.device | str) -> "PipelineModel":
-        """The network and the VAE; what encodes prompts follows when it is needed."""
-        self.denoiser.to(device)
-        self.codec.vae.to(device)
+        """All of it; where it is to `offload`, the network alone."""
         self.device = torch.device(device)
+        self.pipe.to(self.device)
+        self.denoiser.to(self.device)
+        self._away(self.helpers)
         return self
 
     def tell(self, table: Rows, prompts: Sequence[str]) -> None:
@@ -89,36 +103,44 @@ class PipelineModel:
         Args:
             prompts: of the first rows.
         """
-        with self.encoders_ready(), torch.no_grad():
+        with self.ready(), torch.no_grad():
             null = self.family.null(self.pipe)
         self.denoiser = self.denoiser.told(StoredConditions(table, null))
         self.num_classes, self.prompts = self.denoiser.num_classes, tuple(prompts)
 
-    @contextmanager
-    def encoders_ready(self) -> Iterator[None]:
-        """With the text encoders on the device of the rest: pipelines look for one device."""
-        encoders = [part for name, part in self.pipe.components.items() if name.startswith("text_encoder")]
-        before = [(part, part.device) for part in encoders if part is not None]
-        try:
-            for part, _ in before:
-                part.to(self.device)
-            yield
-        finally:
-            for part, device in before:
-                part.to(device)
-
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Rows of prompts [B, ...], see `Backbone.encode`."""
+        """Rows of prompts [B, ...], see `Backbone.encode`. Within `ready`."""
         return self.family.encode(self.pipe, prompts)
+
+    def ready(self) -> AbstractContextManager[None]:
+        """Within, all that encodes is on the device; it is brought there once."""
+        return self._here(self.helpers)
+
+    @contextmanager
+    def _here(self, helpers: Sequence[nn.Module]) -> Iterator[None]:
+        """On the device for as long as they are needed."""
+        for helper in helpers:
+            helper.to(self.device)
+        try:
+            yield
+        finally:
+            self._away(helpers)
+
+    def _away(self, helpers: Sequence[nn.Module]) -> None:
+        if self.offload:
+            for helper in helpers:
+                helper.to("cpu")
 
     def encode(self, images: Tensor) -> Tensor:
         """Latents of images [B, 3, H, W] in [-1, 1]."""
-        return self.codec.encode(images)
+        with self._here([self._codec.vae]):
+            return self._codec.encode(images)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [-1, 1]."""
-        return self.codec.decode(latents)
+        with self._here([self._codec.vae]):
+            return self._codec.decode(latents)
 
     def generate(
         self, asked: Tensor | Sequence[str] | None, seeds: Sequence[int], steps: int, guidance: float | None = None
@@ -155,20 +177,14 @@ class PipelineModel:
     def _encoded(self, prompt: str | None) -> dict[str, Tensor]:
         """The row of a prompt, or of no prompt; the last ones asked for are remembered."""
         if prompt not in self._remembered:
-            self._gather()
-            found = self.family.null(self.pipe) if prompt is None else self.family.encode(self.pipe, [prompt])
+            with self.ready():
+                found = self.family.null(self.pipe) if prompt is None else self.family.encode(self.pipe, [prompt])
             self._remembered[prompt] = {name: row.cpu() for name, row in found.items()}
             while len(self._remembered) > REMEMBERED:
                 self._remembered.popitem(last=False)
         else:
             self._remembered.move_to_end(prompt)
         return self._remembered[prompt]
-
-    def _gather(self) -> None:
-        """Bring what encodes prompts to the other parts: a pipeline looks for all of them in one place."""
-        for name, part in self.pipe.components.items():
-            if name.startswith("text_encoder") and part is not None:
-                part.to(self.device)
 
     @torch.inference_mode()
     def _sample(self, denoiser: Backbone, labels: Tensor, seeds: Sequence[int], steps: int, guidance: float) -> Tensor:
@@ -224,6 +240,5 @@ class PipelineModel:
 
     def plain(self, prompts: Sequence[Any], seeds: Sequence[int], steps: int) -> Tensor:
         """What plain diffusers makes of the opened folder: images [B, 3, H, W] in [-1, 1]."""
-        self._gather()
-        with torch.no_grad():
+        with torch.no_grad(), self._here(self.helpers):
             return self.family.plain(self.pipe, list(prompts), seeded(seeds), steps, self.image_size)

@@ -20,7 +20,7 @@ from workers.diffusion.guidance import unguided
 from workers.diffusion.paths import AnglePath, RectifiedFlow, expand
 from workers.diffusion.sampler import SamplerSpec, draw, sample, seeded
 from workers.host import Host
-from workers.models.codec import Codec
+from workers.models.codec import Coder
 from workers.models.denoiser import Denoiser
 from workers.models.stock import PREDICTION_TYPES
 
@@ -41,7 +41,7 @@ NAMES = {prediction: name for name, prediction in PREDICTION_TYPES.items()}
 
 @torch.no_grad()
 def check(
-    teacher: Denoiser, guidance_scales: Sequence[float], drawn: Tensor, images: Tensor, host: Host, codec: Codec | None
+    teacher: Denoiser, guidance_scales: Sequence[float], drawn: Tensor, images: Tensor, host: Host, codec: Coder | None
 ) -> None:
     """Refuse a teacher that cannot be what its folder says, warn of one that looks untrained, log the figures.
 
@@ -186,7 +186,7 @@ def _guidance(network: Denoiser, device: torch.device) -> float:
     return float((told - untold).abs().max() / untold.abs().max().clamp(min=1e-12))
 
 
-def _samples(drawn: Tensor, images: Tensor, scale: float, codec: Codec | None) -> str:
+def _samples(drawn: Tensor, images: Tensor, scale: float, codec: Coder | None) -> str:
     """What the teacher's samples are like. TeacherInvalid where they are no images."""
     size = drawn.square().mean().sqrt().item()
     hint = ", or guidance_scale is too high" if scale > 1 else ""
@@ -204,7 +204,7 @@ def _samples(drawn: Tensor, images: Tensor, scale: float, codec: Codec | None) -
     return f"samples of size {size:.2f}, {lost:.0%} saturated"
 
 
-def _round_trip(codec: Codec, images: Tensor) -> tuple[float, float]:
+def _round_trip(codec: Coder, images: Tensor) -> tuple[float, float]:
     """Relative error of images that were encoded and decoded, and the standard deviation of their latents."""
     latents = codec.encode(images)
     error = (codec.decode(latents) - images).norm() / (images - images.mean()).norm().clamp(min=1e-12)

@@ -9,6 +9,7 @@ from workers.diffusion.sampler import SamplerSpec, sample, seeded
 from workers.grid import grid_png
 from workers.host import Host
 from workers.models.denoiser import Denoiser
+from workers.precision import exact
 
 COLUMNS = 10
 OUTSIDE = 1.1
@@ -65,7 +66,8 @@ class Preview:
     def _draw(self, denoiser: Denoiser, spec: SamplerSpec) -> Tensor:
         """[2 columns, C, H, W], not clipped."""
         generators = seeded(range(2 * self.columns))
-        return sample(denoiser, spec, spec.steps[0], self.labels, generators, self.host.device)
+        with exact():
+            return sample(denoiser, spec, spec.steps[0], self.labels, generators, self.host.device)
 
     def _png(self, images: Tensor) -> bytes:
         return grid_png([images[: self.columns].clamp(-1, 1).cpu()])

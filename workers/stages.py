@@ -22,12 +22,13 @@ from workers.diffusion.guidance import guided
 from workers.host import Host
 from workers.methods.base import Method
 from workers.methods.registry import REGISTRY
-from workers.models.codec import Codec
+from workers.models.codec import Coder
 from workers.models.denoiser import Denoiser
 from workers.models.low_rank import merged, only_updates, summed
 from workers.pairs import make_pairs
 from workers.pipeline_model import PipelineModel
-from workers.preview import Decode, Preview, itself
+from workers.precision import exact
+from workers.preview import Preview, itself
 from workers.state import Finished, State, read
 from workers.trainer import Cadence, Trainer
 
@@ -51,7 +52,7 @@ def run(spec: JobSpec, teacher_folder: Path, host: Host, dataset: Dataset | None
         DataInvalid: the dataset cannot be used with this teacher and these methods.
         workers.trainer.Diverged: a loss or a gradient is not finite.
     """
-    model = load_student(teacher_folder, spec.prompts or ()).to(host.device)
+    model = load_student(teacher_folder, spec.prompts or (), host.device, spec.compute.offload)
     features = finish.opened_features(spec, host) if host.rank == 0 else None
     checkpoint = host.latest_checkpoint()
     state = read(checkpoint) if checkpoint else State()
@@ -66,28 +67,31 @@ def run(spec: JobSpec, teacher_folder: Path, host: Host, dataset: Dataset | None
         if isinstance(model, PipelineModel) and model.text:
             model.tell(CaptionRows(chunks), chunks.captions)
 
-    teacher = model.denoiser
-    stopped = train(spec, teacher, host, state, identity, model.decode, source, model.codec)
+    teacher, coder = model.denoiser, model if isinstance(model, PipelineModel) else None
+    stopped = train(spec, teacher, host, state, identity, source, coder)
     done = _steps_before(spec, state.stage) + state.step
     if stopped:
         return Outcome(stopped, done)
 
     if host.rank == 0:
         host.phase("evaluating")
+        model.to(host.device)
         for student in state.finished:
-            finish.export(
-                model,
-                student_network(spec, teacher, state.finished, student),
-                student.sampler,
-                student.method,
-                student.label,
-                student.stage,
-                spec,
-                host,
-                student.training_seconds,
-                features=features,
-                lora=lora(state.finished, student),
-            )
+            network = student_network(spec, teacher, state.finished, student)
+            with exact():
+                finish.export(
+                    model,
+                    network,
+                    student.sampler,
+                    student.method,
+                    student.label,
+                    student.stage,
+                    spec,
+                    host,
+                    student.training_seconds,
+                    features=features,
+                    lora=lora(state.finished, student),
+                )
     return Outcome(None, done)
 
 
@@ -97,42 +101,47 @@ def train(
     host: Host,
     state: State,
     identity: str = "",
-    decode: Decode = itself,
     stored: StoredSource | None = None,
-    codec: Codec | None = None,
+    coder: Coder | None = None,
 ) -> Wish | None:
     """Run the stages that are left; `state` is moved on in place. Returns the wish that stopped it, or None.
 
+    What is to be split between workers is made on the CPU, and `teacher` stays there whole: rank 0 judges it alone.
+
     Args:
         identity: of the teacher's weights; what it made is kept under it.
-        decode: images of what the networks work on.
         stored: the job's own images; None where it brought none.
-        codec: the VAE behind it, where there is one.
+        coder: between images and what the networks work on; None where that is the same.
     """
     chain = spec.chain()
-    preview = Preview(host, teacher.num_classes, decode)
+    preview = Preview(host, teacher.num_classes, itself if coder is None else coder.decode)
+    split = spec.compute.strategy == "fsdp" and host.world_size > 1
     if state.step < chain[-1].method.total_steps() or state.stage + 1 < len(chain):
         host.phase("training")
     if state.stage == state.step == 0:  # on every rank, so that all come to the same verdict
         drawn = preview.teacher(guided(teacher, chain[0].method.guidance_scale), spec.evaluation.teacher_steps)
-        preflight.check(teacher, [stage.method.guidance_scale for stage in chain], *drawn, host, codec)
+        preflight.check(teacher, [stage.method.guidance_scale for stage in chain], *drawn, host, coder)
 
     while True:
         settings = chain[state.stage].method
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed + state.stage)  # for nets that start from nothing, such as a critic's head
+            if split:
+                teacher.to("cpu")
             start = _start(spec, teacher, state)
             for network in (teacher,) if start is None else (teacher, start):
                 lay_out(network, spec.compute)
-            method = build(settings, teacher, start)
-        for module in method.trainable.values():
-            module.to(host.device)
-        hasten([method.teacher, *method.trainable.values(), *method.followers.values()], spec.compute)
-        images = data_source(method, host, spec.seed, f"{identity} guidance={settings.guidance_scale:g}", stored)
+            method = build(settings, teacher.frozen_copy() if split else teacher, start)
+        method.teacher.to(host.device)
+        with exact():
+            images = data_source(method, host, spec.seed, f"{identity} guidance={settings.guidance_scale:g}", stored)
         if isinstance(images, Wish):
             return images
+        for module in (method.teacher, *method.trainable.values()):
+            module.to("cpu" if split else host.device)
+        hasten([method.teacher, *method.trainable.values(), *method.followers.values()], spec.compute)
         cadence = Cadence(spec.checkpoint_every, spec.preview_every, _steps_before(spec, state.stage))
-        stopped = Trainer(method, images, host, state, cadence, spec.seed, preview).run()
+        stopped = Trainer(method, images, host, state, cadence, spec.seed, preview, spec.compute).run()
         if stopped or state.stage + 1 == len(chain):
             return stopped
         state.stage, state.step, state.live = state.stage + 1, 0, {}

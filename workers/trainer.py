@@ -1,5 +1,6 @@
 """The training loop: report, checkpoint, done?, gradients, optimizer, averages. It knows no method by name."""
 
+import math
 import tempfile
 import time
 from dataclasses import dataclass
@@ -9,23 +10,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from service.spec import Compute
 from service.status import Reason, Wish
 from workers.data.source import Source
 from workers.diffusion.ema import copy_weights, ema_update
 from workers.host import Host
+from workers.live import collect, restore
 from workers.methods.base import LossOut, Method
+from workers.models.denoiser import Denoiser
 from workers.optim import (
     average_over_workers,
-    load_optimizer_tensors,
+    clip_gradients,
     make_optimizer,
-    optimizer_tensors,
     schedule,
     set_learning_rate,
 )
+from workers.precision import LossScale
 from workers.preview import Preview
 from workers.randomness import BatchRng
+from workers.rows import own
+from workers.shard import assembled, outline, reshard, shard
 from workers.state import Finished, State, write
 
+PLAIN = Compute()
 LARGEST_SAMPLE = 10.0
 """Root mean square of a student's pixels; images, and latents as networks see them, are about 1."""
 
@@ -56,6 +63,7 @@ class Trainer:
         images: what batches are drawn from; None where the method's `data_need` is none.
         state: changed in place; after `run` it is the state that a checkpoint would hold.
         preview: draws sample grids; None draws none.
+        compute: how the networks are held and run; they are prepared for it already, but not split between workers.
     """
 
     def __init__(
@@ -67,16 +75,24 @@ class Trainer:
         cadence: Cadence,
         seed: int,
         preview: Preview | None = None,
+        compute: Compute = PLAIN,
     ) -> None:
         self.method, self.images, self.host, self.state = method, images, host, state
         self.cadence, self.seed, self.preview = cadence, seed, preview
         self.settings = method.settings
         self.average = method.student.frozen_copy()
+        half = compute.precision == "fp16"
+        self.scales = {role: LossScale().to(host.device) for role in method.trainable} if half else {}
+        self.split = compute.strategy == "fsdp" and host.world_size > 1
+        if self.split:
+            self.outline = outline(self.average)
+            shard(self._held(), host.device)
         self.optimizers = {role: self._optimizer(role) for role in method.trainable}
         self.segments = method.segments()
         self.steps = sum(self.segments)
         if state.live:
-            self._load(state.live)
+            restore(state.live, self._modules(), self.optimizers)
+            state.live = {}
 
     def run(self) -> Wish | None:
         """The wish that stopped it, or None when all steps are done."""
@@ -121,6 +137,7 @@ class Trainer:
         for role in self.method.trainable.keys() - {"student"}:
             if f"{role}_loss" in values:
                 values[f"{role}_to_student_loss"] = values[f"{role}_loss"] / values["loss"].abs().clamp(min=1e-12)
+        self._settle()
         ema_update(self.average, self.method.student, self.settings.ema_decay)
         self.method.after_step()
         self.state.step += 1
@@ -128,6 +145,8 @@ class Trainer:
             self._finish(segment, time.monotonic() - started)
 
         named = dict(zip(values, self._mean(list(values.values())), strict=True))
+        if self.scales:
+            named = {name: value for name, value in named.items() if math.isfinite(value)}  # of a skipped step
         seconds = time.monotonic() - started
         self.state.training_seconds += seconds
         return named | {"images_per_second": self.settings.batch_size / seconds}
@@ -138,6 +157,8 @@ class Trainer:
             module.requires_grad_(name == role)
         optimizer, module = self.optimizers[role], self.method.trainable[role]
         optimizer.zero_grad()
+        scaling = self.scales.get(role)
+        scale = 1.0 if scaling is None else float(scaling.scale)
         parts = self.settings.micro_batches
         for part in range(parts):
             rng = BatchRng(
@@ -152,20 +173,29 @@ class Trainer:
             )
             batch = None if self.images is None else self.images.batch(rng)
             out = self.method.loss(role, batch, segment, rng)
-            (out.loss / parts).backward()
+            (out.loss * (scale / parts)).backward()
+        self._settle()
         average_over_workers(parameter.grad for parameter in module.parameters())
-        norm = nn.utils.clip_grad_norm_(module.parameters(), self.settings.max_grad_norm)
-        if not bool(torch.isfinite(norm)) or not bool(torch.isfinite(out.loss)):
+        norm = clip_gradients(module, self.settings.max_grad_norm, scale)
+        finite = bool(torch.isfinite(norm))
+        if scaling is not None and scaling.accepts(finite) and not finite:
+            return out, norm
+        if not finite or not bool(torch.isfinite(out.loss)):
             raise Diverged(self._now + 1, self._culprit(role, out.loss))
         set_learning_rate(optimizer, rate)
         optimizer.step()
         return out, norm
 
+    def _settle(self) -> None:
+        """After a pass: every worker holds its own rows again, and no others."""
+        if self.split:
+            reshard(self._held())
+
     def _culprit(self, role: str, loss: Tensor) -> str:
         if not bool(torch.isfinite(loss)):
             return f"the loss of the {role} is not finite"
         for name, parameter in self.method.trainable[role].named_parameters():
-            if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
+            if parameter.grad is not None and not bool(torch.isfinite(own(parameter.grad)).all()):
                 return f"the gradient of {name} of the {role} is not finite"
         return f"the gradient norm of the {role} is not finite"
 
@@ -177,7 +207,7 @@ class Trainer:
     def _finish(self, segment: int, seconds: float) -> None:
         """Set the segment's students aside; the next segment starts from it with fresh optimizers."""
         kind: str = self.settings.kind
-        for sampler, network in self.method.students(segment, self.average):
+        for sampler, network in self.method.students(segment, self._whole_average()):
             label = f"{kind}-{sampler.steps[0]}"
             if any(student.label == label for student in self.state.finished):
                 label = f"{label}-stage-{self.state.stage}"
@@ -202,37 +232,33 @@ class Trainer:
     def _report(self, values: dict[str, float] | None) -> None:
         seen: dict[str, float] = {}
         done = self.state.step == self.steps
-        if self.preview and self.host.rank == 0 and (done or self._now % self.cadence.preview_every == 0):
+        due = done or self._now % self.cadence.preview_every == 0
+        if self.preview and due and (self.split or self.host.rank == 0):
             segment, _ = self._segment(max(0, self.state.step - 1))
-            sampler, student = self.method.students(segment, self.average)[0]
-            seen = self.preview.student(student, sampler, self._now, self.state.stage)
+            average = self._whole_average()
+            if self.host.rank == 0:
+                sampler, student = self.method.students(segment, average.to(self.host.device))[0]
+                seen = self.preview.student(student, sampler, self._now, self.state.stage)
         if values is not None:
             self.host.metrics(self._now, self.state.stage, values | seen)
         if (size := seen.get("sample_size", 0.0)) > LARGEST_SAMPLE:
             raise Diverged(self._now, f"the student's samples have grown to {size:.3g}, where images are about 1")
 
     def _checkpoint(self) -> None:
-        self.state.live = self._live()
+        self.state.live = collect(self._modules(), self.optimizers)
         with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
-            if self.host.rank == 0:
-                write(self.state, Path(folder))
+            write(self.state, Path(folder), self.host.rank)
             self.host.save_checkpoint(self._now, Path(folder))
 
     def _modules(self) -> dict[str, nn.Module]:
-        return self.method.trainable | self.method.followers | {"average": self.average}
+        """All that changes, by name."""
+        scales = {f"scale-{role}": scale for role, scale in self.scales.items()}
+        return self.method.trainable | self.method.followers | {"average": self.average} | scales
 
-    def _live(self) -> dict[str, Tensor]:
-        live = {f"net/{n}/{k}": v for n, module in self._modules().items() for k, v in module.state_dict().items()}
-        for role, optimizer in self.optimizers.items():
-            live |= {f"optimizer/{role}/{k}": v for k, v in optimizer_tensors(optimizer).items()}
-        return live
+    def _held(self) -> list[nn.Module]:
+        """All that this worker holds."""
+        return [*self._modules().values(), self.method.teacher]
 
-    def _load(self, live: dict[str, Tensor]) -> None:
-        for name, module in self._modules().items():
-            module.load_state_dict(_below(live, f"net/{name}/"))
-        for role, optimizer in self.optimizers.items():
-            load_optimizer_tensors(optimizer, _below(live, f"optimizer/{role}/"))
-
-
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    def _whole_average(self) -> Denoiser:
+        """Collective where it is split: then a copy on the CPU, else the average itself."""
+        return assembled(self.outline, self.average) if self.split else self.average

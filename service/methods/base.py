@@ -95,6 +95,14 @@ class MethodSettings(BaseModel):
         scales = [name for name in type(self).model_fields if name.endswith("guidance_scale")]
         return {name: 1 for name in scales if getattr(self, name) != 1}
 
+    def forward_mode(self) -> bool:
+        """Whether the student is derived in forward mode, as it is set."""
+        return getattr(self, "difference_step", 0.0) is None
+
+    def second_derivative(self) -> bool:
+        """Whether a critic's own gradient is descended, as it is set."""
+        return getattr(self, "r1", "") == "exact" and getattr(self, "r1_weight", 0.0) > 0
+
     def total_steps(self) -> int:
         """Optimizer steps of the student over the whole stage."""
         raise NotImplementedError

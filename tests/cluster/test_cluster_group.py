@@ -17,6 +17,7 @@ store = dist.TCPStore("127.0.0.1", port, is_master=rank == 0, wait_for_workers=F
 dist.init_process_group("gloo", store=dist.PrefixStore("ranks", store), rank=rank, world_size=2)
 group = Group(rank, 2, store)
 assert group.agree(10 + rank) == 10
+assert group.total(10 + rank) == 21
 if rank == 1:
     if ending == "dies":
         os.kill(os.getpid(), signal.SIGKILL)

@@ -133,7 +133,7 @@ class GaussianTeacher(MixtureDenoiser):
         super().__init__(torch.ones(1), torch.full((1, 1), MEAN), torch.tensor([STD]), network=student)
         self.feature_channels = (1,)
 
-    def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
+    def raw_features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
         return [x]
 
     def with_conditions(self, copies: int) -> Denoiser:

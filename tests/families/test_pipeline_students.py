@@ -66,3 +66,28 @@ def test_a_teachers_folder_becomes_a_students(
     assert images.shape == (1, *student.image_size)
     torch.testing.assert_close(images, student.plain(["a bird"] if student.text else [3], [7], 1), atol=1e-4, rtol=0)
     assert isinstance(plain, diffusers.DiffusionPipeline)
+
+
+def test_encoders_and_vae_are_on_the_device_only_while_they_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    TINY["sd3"].make().save_pretrained(tmp_path, safe_serialization=True)
+    kept, moved = load_student(tmp_path, PROMPTS), load_student(tmp_path, PROMPTS, torch.device("cpu", 0), offload=True)
+    assert isinstance(moved, PipelineModel)
+    moves: list[tuple[str, bool]] = []
+    for name, part in moved.pipe.components.items():
+        if isinstance(part, torch.nn.Module):
+
+            def to(device: Any, *_: Any, name: str = name) -> None:
+                moves.append((name, torch.device(device).index == 0))
+
+            monkeypatch.setattr(part, "to", to)
+    images = moved.generate(torch.tensor([0, 1]), [1, 2], 2)
+    assert moves == [("vae", True), ("vae", False)]
+    moves.clear()
+    again = moved.generate(PROMPTS[:2], [1, 2], 2)
+    helpers = {"text_encoder", "text_encoder_2", "text_encoder_3", "vae"}
+    assert {name for name, here in moves if here} == helpers, "new prompts are to be encoded"
+    assert {name: here for name, here in moves} == dict.fromkeys(helpers, False), "all left again, the network stayed"
+    for found in (images, again):
+        assert torch.equal(found, kept.generate(torch.tensor([0, 1]), [1, 2], 2))

@@ -76,7 +76,7 @@ def encode(dataset: Dataset, model: Model, host: Host, images: bool, identity: s
     def chunk(number: int) -> Path:
         return host.cached_file(f"{about} chunk={number}", lambda file: encoder.write(number, file))
 
-    with model.encoders_ready() if isinstance(model, PipelineModel) else nullcontext():
+    with model.ready() if isinstance(model, PipelineModel) else nullcontext():
         for first in range(0, len(numbers), host.world_size):
             if (wish := host.wish()) is not Wish.RUN:
                 return wish

@@ -50,7 +50,7 @@ class Guided(Denoiser):
     def with_target(self) -> Denoiser:
         return self.inner.with_target()
 
-    def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
+    def raw_features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
         """Of the network inside: features are not guided."""
         return self.inner.features(x, t, labels)
 

@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from workers.diffusion.paths import expand
+from workers.precision import exact
 
 
 @torch.no_grad()
@@ -22,12 +23,13 @@ def directional(
         f: of x [B, ...] and t [B] (float64).
         dx: [B, ...]. dt: [B].
         step: None takes the exact derivative in forward mode; torch's attention is then computed by its plain kernel,
-            the only one with such a derivative. A number takes the central difference
+            the only one with such a derivative, and the network runs in full precision, for in half the derivative
+            explodes. A number takes the central difference
             (f(x + h dx, t + h dt) - f(x - h dx, t - h dt))/2h with h = step, in the precision of f: its error is of
             order h^2, and of order 1e-7/h in float32.
     """
     if step is None:
-        with sdpa_kernel(SDPBackend.MATH), _ContiguousGroupNorm():
+        with exact(), sdpa_kernel(SDPBackend.MATH), _ContiguousGroupNorm():
             value, derivative, *_ = torch.func.jvp(f, (x, t), (dx, dt.to(t)))
         return value, derivative
     ahead, behind = (f(x + expand(h, x) * dx, t + h * dt) for h in (t.new_tensor(step), t.new_tensor(-step)))

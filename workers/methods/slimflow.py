@@ -60,11 +60,12 @@ class SlimFlow(Straight[SlimFlowSettings]):
     def target(self, at: Draw) -> Tensor:
         """The pair's image; where there is a middle s, that of two steps of the flow."""
         guided, target = at.s > 0, at.images.clone()
-        if guided.any():
-            here = guided.to(at.x.device)
-            x, t, s, labels = at.x[here], at.t[guided], at.s[guided], None if at.labels is None else at.labels[here]
-            x_s = jump(x, self.flow.predict(x, t, labels), t, s, self.path)
-            target[here] = self.flow.predict(x_s, s, labels)
+        here = guided.to(at.x.device)
+        x, t, s, labels = at.x[here], at.t[guided], at.s[guided], None if at.labels is None else at.labels[here]
+        x_s = jump(
+            x, self.flow.predict(x, t, labels), t, s, self.path
+        )  # also of no rows: all workers ask equally often
+        target[here] = self.flow.predict(x_s, s, labels)
         return target
 
     def after_step(self) -> None:

@@ -12,16 +12,13 @@ from workers.diffusion.convert import Prediction
 from workers.diffusion.paths import Path
 from workers.models.conditions import Conditions
 from workers.models.denoiser import Denoiser
+from workers.models.taps import outputs
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 ENCODED_AT_ONCE = 16
 """Prompts; text encoders are large."""
-
-
-class _Enough(Exception):
-    """The last block that is looked at has run."""
 
 
 class Backbone(Denoiser):
@@ -123,24 +120,10 @@ class Backbone(Denoiser):
         labels = labels % (self.num_classes + 1)
         return {"labels": labels} if self.conditions is None else self.conditions(labels)
 
-    def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
-        found: list[Tensor] = []
+    def raw_features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
         taps = self.taps()
-
-        def look(tap: nn.Module, _: Any, output: Any) -> None:
-            found.append(self.feature(tap, output, x).to(x.dtype))
-            if len(found) == len(taps):
-                raise _Enough
-
-        hooks = [tap.register_forward_hook(look) for tap in taps]
-        try:
-            self.raw(x, t, labels)
-        except _Enough:
-            pass
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return found
+        found = outputs(self.network, taps, lambda: self.raw(x, t, labels), self.runs_to_the_end)
+        return [self.feature(tap, output, x) for tap, output in zip(taps, found, strict=True)]
 
     def with_conditions(self, copies: int) -> Denoiser:
         """A copy that is not told: a pipeline's network has no input for conditions of ours."""

@@ -1,9 +1,17 @@
 """Between images and the latents that a network sees."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+
+class Coder(Protocol):
+    """What gives latents of images [B, 3, H, W] in [-1, 1], and images of latents."""
+
+    def encode(self, images: Tensor) -> Tensor: ...
+
+    def decode(self, latents: Tensor) -> Tensor: ...
 
 
 class Codec:

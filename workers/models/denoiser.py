@@ -1,7 +1,7 @@
 """One interface over every backbone: what a method asks a network, whatever it predicts and on whatever path."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from workers.diffusion.convert import Prediction, convert, form, recombine
 from workers.diffusion.paths import Path, expand
 from workers.models.low_rank import copied, named_layers, with_low_rank
+from workers.precision import rounded
 
 
 class Denoiser(nn.Module, ABC):
@@ -24,6 +25,8 @@ class Denoiser(nn.Module, ABC):
         knows_target: whether the network is also told the time s that the step from t leads to.
         feature_channels: of each of the `features`; none where there are no features.
         lora_targets: the layers that get low-rank updates unless others are named, by the ends of their names.
+        precision: in which the network is run; None is that of its weights. Answers are in the precision of x.
+        runs_to_the_end: whether the network is run to its end also for `features`, which need its first half.
     """
 
     lora_targets: ClassVar[tuple[str, ...]] = ()
@@ -35,6 +38,8 @@ class Denoiser(nn.Module, ABC):
     null_label: int | None = None
     knows_target: bool = False
     feature_channels: tuple[int, ...] = ()
+    precision: torch.dtype | None = None
+    runs_to_the_end: bool = False
 
     @abstractmethod
     def raw(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None = None) -> Tensor:
@@ -54,17 +59,26 @@ class Denoiser(nn.Module, ABC):
         On another path the network is asked at equal SNR: x/sqrt(alpha^2 + sigma^2) is the same on both.
         """
         if path is None or path is self.path:
-            return convert(x, t, self.raw(x, t, labels, s), self.prediction, want, self.path)
+            return convert(x, t, self._asked(x, t, labels, s), self.prediction, want, self.path)
         own_t = self.path.t_of_angle(path.angle(t))
         own_s = None if s is None else self.path.t_of_angle(path.angle(s))
         norm = torch.hypot(path.alpha(t), path.sigma(t))
         own_norm = torch.hypot(self.path.alpha(own_t), self.path.sigma(own_t))
         own_x = x * expand(own_norm / norm, x)
-        out = self.raw(own_x, own_t, labels, own_s)  # a form of the same x0 and eps, so there is no detour over x0
+        out = self._asked(own_x, own_t, labels, own_s)  # a form of the same x0 and eps, so there is no detour over x0
         return recombine(x, t, out, form(self.prediction, own_t, self.path), form(want, t, path), path)
+
+    def _asked(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None) -> Tensor:
+        with rounded(self.precision, x.device):
+            return self.raw(x, t, labels, s).to(x.dtype)
 
     def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
         """What a critic may look at: for each block of the first half of the network its output [B, channels, ...]."""
+        with rounded(self.precision, x.device):
+            return [feature.to(x.dtype) for feature in self.raw_features(x, t, labels)]
+
+    def raw_features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
+        """The `features` as the network gives them."""
         raise NotImplementedError(f"{type(self).__name__} has no features")
 
     def trainable_copy(self) -> "Denoiser":
@@ -107,3 +121,10 @@ class Denoiser(nn.Module, ABC):
 
     def frozen_copy(self) -> "Denoiser":
         return copied(self).eval().requires_grad_(False)
+
+
+def networks(module: nn.Module) -> Iterator[nn.Module]:
+    """What the denoisers in `module` ask: their children that are no denoisers themselves."""
+    for denoiser in module.modules():
+        if isinstance(denoiser, Denoiser):
+            yield from (child for child in denoiser.children() if not isinstance(child, Denoiser))

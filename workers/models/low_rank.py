@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeVar
 
 import torch
@@ -16,15 +17,19 @@ A, B = ".lora_A.default.weight", ".lora_B.default.weight"
 """What follows a layer's name in the names of its update's two factors."""
 
 
-def copied(network: M) -> M:
-    """A copy with a state of its own. Buffers that are no part of the state are constants, which both share."""
+def copied(network: M, others: Mapping[int, Tensor] = MappingProxyType({})) -> M:
+    """A copy with a state of its own. Buffers that are no part of the state are constants, which both share.
+
+    Args:
+        others: what takes the place of other tensors, by their `id`.
+    """
     constants = [
         tensor
         for part in network.modules()
         for name, tensor in part.named_buffers(recurse=False)
         if _constant(part, name)
     ]
-    return copy.deepcopy(network, {id(tensor): tensor for tensor in constants})
+    return copy.deepcopy(network, {id(tensor): tensor for tensor in constants} | dict(others))
 
 
 def with_low_rank(network: M, rank: int, targets: Sequence[str]) -> M:

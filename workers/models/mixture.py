@@ -11,6 +11,7 @@ from workers.diffusion.convert import Prediction
 from workers.diffusion.paths import Path, VPCosine, expand
 from workers.models.denoiser import Denoiser
 from workers.models.low_rank import copied
+from workers.models.taps import outputs
 
 
 class MixtureDenoiser(Denoiser):
@@ -35,7 +36,7 @@ class MixtureDenoiser(Denoiser):
         self.path, self.prediction, self.shape = path or VPCosine(), "x0", (means.shape[1],)
         self.feature_channels = () if network is None else network.feature_channels
 
-    def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
+    def raw_features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
         """Of the network that learnt the closed form."""
         assert self.network is not None
         return self.network.features(x, t, labels)
@@ -121,10 +122,9 @@ class MlpDenoiser(Denoiser):
     def raw(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None = None) -> Tensor:
         return self.net(self._input(x, t, labels, s))
 
-    def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
+    def raw_features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
         """[B, width] after each of the first two of the three hidden layers."""
-        first = self.net[:2](self._input(x, t, labels, None))
-        return [first, self.net[2:4](first)]
+        return outputs(self.net, [self.net[1], self.net[3]], lambda: self.raw(x, t, labels), self.runs_to_the_end)
 
     def _input(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None) -> Tensor:
         parts = [x, *self._waves(x, t)]

@@ -18,6 +18,7 @@ from workers.models.denoiser import Denoiser
 from workers.models.low_rank import copied
 from workers.models.smaller import smaller
 from workers.models.stock import PREDICTION_TYPES
+from workers.models.taps import outputs
 from workers.models.target_time import LabelAndTarget, bake
 
 
@@ -56,17 +57,11 @@ class UNetDenoiser(Denoiser):
             labels = LabelAndTarget.pack(labels, self._model_time(x, s))
         return self.unet(x, self._model_time(x, t), class_labels=labels, return_dict=False)[0]
 
-    def features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
+    def raw_features(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
         """Of each block on the way down, before it halves the size, and of the bottleneck; half the network's cost."""
-        unet = self.unet
-        emb = unet.time_embedding(unet.time_proj(self._model_time(x, t)))
-        if labels is not None:
-            emb = emb + unet.class_embedding(labels)
-        h, found = unet.conv_in(x), []
-        for block in unet.down_blocks:
-            h, layers = block(hidden_states=h, temb=emb)
-            found.append(layers[len(block.resnets) - 1])
-        return [*found, unet.mid_block(h, emb)]
+        down = list(self.unet.down_blocks)
+        found = outputs(self.unet, [*down, self.unet.mid_block], lambda: self.raw(x, t, labels), self.runs_to_the_end)
+        return [layers[len(block.resnets) - 1] for block, (_, layers) in zip(down, found, strict=False)] + found[-1:]
 
     def smaller(self, width: float, depth: float) -> "UNetDenoiser":
         return UNetDenoiser(smaller(self.unet, width, depth), self.path, self.prediction).eval()

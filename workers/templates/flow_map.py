@@ -34,10 +34,11 @@ class FlowMap(KnowsTarget[S], Regression[S]):
     """X(x, t, s) = one DDIM step from t to s with an x0 that depends on s; so X(x, t, t) = x on every path."""
 
     def map(self, network: Denoiser, x: Tensor, t: Tensor, s: Tensor, labels: Tensor | None) -> Tensor:
-        """X(x, t, s) [B, ...] for 0 <= s <= t. Where s = t it is x, and the network is not asked."""
+        """X(x, t, s) [B, ...] for 0 <= s <= t. Where s = t it is x.
+
+        The network is asked about the others alone, even if there are none: all workers must ask equally often.
+        """
         moves = s < t
-        if not bool(moves.any()):
-            return x
         if bool(moves.all()):
             return jump(x, network.predict(x, t, labels, s=s), t, s, self.path)
         moved = x.clone()
