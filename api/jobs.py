@@ -10,13 +10,13 @@ from starlette.responses import Response
 
 from api import problems
 from api.deps import REPLAYED, After, Behind, Creating, Limit, Made, Member, Viewer, Write, Writing, page
-from api.schemas import AttemptView, JobView, Page, Validation
+from api.schemas import AttemptView, JobView, MemoryView, Page, Validation
 from service import jobs, listing, queue, students, submission, tracing
 from service.auth import Caller
 from service.spec import JobSpec
 from service.status import REASONS, Reason, Status, Wish
 from service.tables import Attempt, Job
-from service.validate import estimated_memory_bytes
+from service.validate import estimate
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -47,11 +47,16 @@ async def validate_job(spec: JobSpec, caller: Viewer, behind: Behind) -> Validat
     """The checks of a submit, with nothing stored: the defaults that would apply, and what the job would cost."""
     async with behind.db.read() as session:
         teacher = (await submission.ground(session, caller.project_id, spec)).teacher
+    found = estimate(spec, teacher, behind.settings)
     return Validation(
         spec=spec.resolved(),
         total_steps=spec.total_steps(),
         students=[steps for stage in spec.chain() for steps in stage.method.student_steps()],
-        estimated_memory_bytes=estimated_memory_bytes(spec, teacher),
+        estimated_memory_bytes=found and found.memory.total,
+        memory=found and MemoryView.model_validate(found.memory, from_attributes=True),
+        step_flops=found and found.step_flops,
+        step_seconds=found and found.step_seconds,
+        advice=found.advice if found else [],
     )
 
 

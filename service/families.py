@@ -56,6 +56,12 @@ class Family:
         packed: latents' channels to one of in_channels.
         sized_by_vae: whether its network has no size of its own.
         legacy_norm: `norm_type` of the network in a folder that calls it by its first name.
+        clip: whether the network sees the tokens of a CLIP, as many as its tokenizer gives.
+        prompt: tokens of a prompt that it sees beside them.
+        prompt_layers, both_layers: patterns of the names of its layers that see the prompt's tokens alone, and the
+            image's and the prompt's together.
+        linear_attention: whether its queries meet no keys one by one where it looks at the image.
+        patch_side: latents to a token along a side; 0: what the `first` weights say.
     """
 
     name: str
@@ -69,6 +75,17 @@ class Family:
     packed: int = 1
     sized_by_vae: bool = False
     legacy_norm: str | None = None
+    clip: bool = False
+    prompt: int = 0
+    prompt_layers: str = ""
+    both_layers: str = ""
+    linear_attention: bool = False
+    patch_side: int = 0
+
+    @property
+    def transformer(self) -> bool:
+        """Else the network is a UNet."""
+        return self.network == "transformer"
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -76,15 +93,26 @@ class Family:
         return (self.network, "vae", "scheduler", *self.parts)
 
 
+JOINT = r"^context_embedder|ff_context|add_[qkv]_proj|to_add_out"
+CROSS = r"^caption|attn2\.to_[kv]"
 TWO_ENCODERS = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
 
 PIPELINES: dict[str, Family] = {
-    "StableDiffusionPipeline": Family("stable-diffusion", "unet", "UNet2DConditionModel", first="conv_in.weight"),
+    "StableDiffusionPipeline": Family(
+        "stable-diffusion", "unet", "UNet2DConditionModel", first="conv_in.weight", clip=True
+    ),
     "StableDiffusionXLPipeline": Family(
-        "sdxl", "unet", "UNet2DConditionModel", parts=TWO_ENCODERS, first="conv_in.weight"
+        "sdxl", "unet", "UNet2DConditionModel", parts=TWO_ENCODERS, first="conv_in.weight", clip=True
     ),
     "StableDiffusion3Pipeline": Family(
-        "sd3", "transformer", "SD3Transformer2DModel", flow=True, parts=TWO_ENCODERS
+        "sd3",
+        "transformer",
+        "SD3Transformer2DModel",
+        flow=True,
+        parts=TWO_ENCODERS,
+        clip=True,
+        prompt=256,
+        prompt_layers=JOINT,
     ),  # its third encoder may be left out
     "FluxPipeline": Family(
         "flux",
@@ -95,11 +123,29 @@ PIPELINES: dict[str, Family] = {
         first="x_embedder.weight",
         packed=4,
         sized_by_vae=True,
+        prompt=512,
+        prompt_layers=JOINT,
+        both_layers="^single_transformer_blocks",
+        patch_side=2,
     ),
     "PixArtSigmaPipeline": Family(
-        "pixart-sigma", "transformer", "PixArtTransformer2DModel", legacy_norm="ada_norm_single"
+        "pixart-sigma",
+        "transformer",
+        "PixArtTransformer2DModel",
+        legacy_norm="ada_norm_single",
+        prompt=300,
+        prompt_layers=CROSS,
     ),
-    "SanaPipeline": Family("sana", "transformer", "SanaTransformer2DModel", flow=True, first="patch_embed.proj.weight"),
+    "SanaPipeline": Family(
+        "sana",
+        "transformer",
+        "SanaTransformer2DModel",
+        flow=True,
+        first="patch_embed.proj.weight",
+        prompt=300,
+        prompt_layers=CROSS,
+        linear_attention=True,
+    ),
     "ZImagePipeline": Family(
         "z-image",
         "transformer",
@@ -108,7 +154,11 @@ PIPELINES: dict[str, Family] = {
         first="all_x_embedder.2-1.weight",
         patch=4,
         sized_by_vae=True,
-    ),
+        prompt=128,
+        prompt_layers="^cap_embedder|^context_refiner",
+        both_layers="^layers",
+        patch_side=2,
+    ),  # it cuts prompts to their own length, up to 512 tokens; few are longer than this
     "DiTPipeline": Family(
         "dit", "transformer", "DiTTransformer2DModel", text=False, parts=(), legacy_norm="ada_norm_zero"
     ),

@@ -19,6 +19,7 @@ from service.families import (
     Family,
 )
 from service.folder import Folder, Shapes, refuse, sizes
+from service.footprint import Footprint, pipeline_footprint, unet2d_footprint
 from service.noise_schedule import NO_SIGNAL, last_alpha
 
 INDEX = "model_index.json"
@@ -30,6 +31,7 @@ SAFETY_CHECKER = ["stable_diffusion", "StableDiffusionSafetyChecker"]
 """A model of diffusers that is not known by its library's name; it is saved as one of transformers."""
 VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",), ("tokenizer.model",))
 """Files of which a tokenizer has at least one set."""
+CLIP_TOKENS = 77
 BUFFERS = ("pos_embed.pos_embed",)
 """Saved among the weights, though nothing of them is learned."""
 
@@ -43,6 +45,7 @@ class Facts:
         parameters: of the network that denoises.
         sha256: of all weights.
         text: whether it is asked for images by prompts.
+        footprint: what one image costs its network; None only of what was not inspected.
     """
 
     pipeline: str
@@ -54,6 +57,7 @@ class Facts:
     sha256: str
     family: str = UNET2D
     text: bool = False
+    footprint: Footprint | None = None
 
 
 def inspect(folder: Folder) -> Facts:
@@ -99,14 +103,16 @@ def _unet2d(folder: Folder, pipeline: Any, modules: Mapping[str, tuple[str, str]
         refuse(f"{INDEX} names {', '.join(more)} beside a UNet2DModel, which must be on pixels and by itself.")
     scheduler, prediction_type = _scheduler(folder, modules, flow=False)
     shapes = folder.weights("unet", SAVED_AS["diffusers"])
+    image_size, num_classes = _unet2d_size(unet), _unet2d_classes(unet, shapes)
     return Facts(
         pipeline=pipeline or "",
         scheduler=scheduler,
         prediction_type=prediction_type,
-        image_size=_unet2d_size(unet),
-        num_classes=_unet2d_classes(unet, shapes),
+        image_size=image_size,
+        num_classes=num_classes,
         parameters=_parameters(shapes),
         sha256=folder.digest.hexdigest(),
+        footprint=unet2d_footprint(shapes, image_size),
     )
 
 
@@ -161,6 +167,7 @@ def _pipeline(folder: Folder, pipeline: str, family: Family, modules: Mapping[st
         num_classes=num_classes,
         parameters=_parameters(shapes[family.network]),
         sha256=folder.digest.hexdigest(),
+        footprint=pipeline_footprint(family, shapes, image_size, _factor(vae), _clip_tokens(configs)),
         family=family.name,
         text=family.text,
     )
@@ -182,10 +189,7 @@ def _config(folder: Folder, part: str, library: str, name: str) -> dict[str, Any
 
 def _pipeline_size(family: Family, file: str, network: dict[str, Any], vae: dict[str, Any]) -> list[int]:
     """[3, height, width] in pixels."""
-    blocks = vae.get("block_out_channels", vae.get("encoder_block_out_channels"))
-    if not isinstance(blocks, list) or not 1 <= len(blocks) <= 10:
-        refuse(f"vae/config.json has no block_out_channels, by which its latents' size is known: {SAVE}.")
-    factor = 2 ** (len(blocks) - 1)
+    factor = _factor(vae)
     if not family.sized_by_vae:
         return [3, *(factor * side for side in _sides(file, network))]
     step = 2 * factor  # its network takes latents two by two
@@ -193,6 +197,20 @@ def _pipeline_size(family: Family, file: str, network: dict[str, Any], vae: dict
     if not height or not width:
         refuse(f"vae/config.json has a sample_size below {step}, which is what two of its latents stand for.")
     return [3, height, width]
+
+
+def _factor(vae: dict[str, Any]) -> int:
+    """Pixels to a latent, along a side."""
+    blocks = vae.get("block_out_channels", vae.get("encoder_block_out_channels"))
+    if not isinstance(blocks, list) or not 1 <= len(blocks) <= 10:
+        refuse(f"vae/config.json has no block_out_channels, by which its latents' size is known: {SAVE}.")
+    return int(2 ** (len(blocks) - 1))
+
+
+def _clip_tokens(configs: Mapping[str, dict[str, Any]]) -> int:
+    """Of a prompt, as the first tokenizer has them."""
+    length = configs.get("tokenizer", {}).get("model_max_length")
+    return length if isinstance(length, int) and 1 <= length <= CLIP_TOKENS else CLIP_TOKENS
 
 
 def _pipeline_classes(file: str, network: dict[str, Any]) -> int:

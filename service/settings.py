@@ -76,6 +76,14 @@ class Settings(BaseSettings):
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Port of /metrics of a reconciler that runs apart; 0 means none."
     )
+    device_memory_gib: float = Field(
+        0, ge=0, description="Memory of a worker's device, by which validation says what will not fit; 0: not known."
+    )
+    device_tflops: float = Field(
+        0,
+        ge=0,
+        description="TFLOP/s that a worker's device keeps up in training, about a third of its peak; 0: not known.",
+    )
     max_running: int = Field(2, ge=1, description="Jobs on the cluster at once.")
     reserve_after: float = Field(
         600, ge=0, description="Seconds that a job waits before nothing of its priority or below overtakes it."

@@ -64,6 +64,7 @@ class Teacher(Row):
     text: Mapped[bool]
     parameters: Mapped[int]
     sha256: Mapped[str]
+    footprint: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime]
 
 

@@ -1,30 +1,53 @@
 """What a spec would cost, before anything is stored."""
 
-import math
+from dataclasses import dataclass
 
-from service.families import LATENT_FACTORS
-from service.methods.base import MethodSettings
+from service import memory
+from service.footprint import Footprint
+from service.memory import Costs, Memory
+from service.settings import Settings
 from service.spec import JobSpec
 from service.tables import Teacher
 
-BYTES = 4
-"""float32"""
+GIB = 2**30
 
 
-def estimated_memory_bytes(spec: JobSpec, teacher: Teacher) -> int:
-    """Peak bytes of one worker, over the stages: weights, EMAs, gradients, Adam's two moments, and activations.
+@dataclass(frozen=True)
+class Estimate:
+    """Of one worker.
 
-    P parameters in each network of the method: 4 P per network held, and 12 P more per network trained. A UNet's
-    activations per image are about pixels × width × depth, and width × depth grows with the root of P: 16 H W √P
-    bytes, for the part of the batch that is run at once, per trained network. H and W are of what the network sees: of
-    latents, for a pipeline, whose encoders and VAE come on top. To choose a machine by; not a bound.
+    Attributes:
+        memory: bytes at the peak.
+        step_flops: of the longest kind of step.
+        step_seconds: at the speed that devices are said to have; None where none is said.
+        advice: changes that would make it fit, a sentence each; empty where it fits, and where no size is said.
     """
-    height, width = (side // LATENT_FACTORS.get(teacher.family, 1) for side in teacher.image_size[1:])
-    peak = 0.0
-    for stage in spec.chain():
-        method: MethodSettings = stage.method
-        batch = method.batch_size // (spec.resources.workers * method.micro_batches)
-        weights = BYTES * teacher.parameters * (method.networks + 3 * method.trained_networks)
-        activations = 4 * BYTES * height * width * math.sqrt(teacher.parameters) * batch * method.trained_networks
-        peak = max(peak, weights + activations)
-    return math.ceil(peak)
+
+    memory: Memory
+    step_flops: int
+    step_seconds: float | None
+    advice: list[str]
+
+
+def estimate(spec: JobSpec, teacher: Teacher, settings: Settings) -> Estimate | None:
+    """None for a teacher that was registered before its network's footprint was looked for."""
+    if teacher.footprint is None:
+        return None
+    conditions = len(spec.prompts or ()) if teacher.text else teacher.num_classes
+    costs = Costs(teacher.parameters, Footprint(**teacher.footprint), conditions)
+    flops = memory.flops(spec, costs)
+    limit = round(settings.device_memory_gib * GIB)
+    return Estimate(
+        memory=memory.peak(spec, costs),
+        step_flops=flops,
+        step_seconds=flops / (settings.device_tflops * 1e12) if settings.device_tflops else None,
+        advice=_sentences(memory.advice(spec, costs, limit), limit) if limit else [],
+    )
+
+
+def _sentences(advice: list[memory.Advice], limit: int) -> list[str]:
+    return [
+        f"{one.change} brings it to {one.total / GIB:.1f} GiB"
+        + ("" if one.total <= limit else f", which is the least, and still above the {limit / GIB:.0f} GiB of a device")
+        for one in advice
+    ]

@@ -1,5 +1,6 @@
 """What the settings of all distillation methods share."""
 
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -7,6 +8,21 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 Family = Literal["fidelity", "trajectory", "adversarial"]
 DataNeed = Literal["none", "images", "pairs"]
 """Pairs are noises and what the teacher makes of them; a stage of its own makes and keeps them."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Passes of a whole batch through a network that are alive at once, in the turn that holds most.
+
+    Attributes:
+        trained: held for the gradients of weights.
+        through: held for gradients that only pass through the network.
+        idle: of a call without gradients beside them.
+    """
+
+    trained: float = 1.0
+    through: float = 0.0
+    idle: float = 0.0
 
 
 class MethodSettings(BaseModel):
@@ -102,6 +118,10 @@ class MethodSettings(BaseModel):
     def second_derivative(self) -> bool:
         """Whether a critic's own gradient is descended, as it is set."""
         return getattr(self, "r1", "") == "exact" and getattr(self, "r1_weight", 0.0) > 0
+
+    def passes(self) -> Passes:
+        """What is alive at once."""
+        return Passes()
 
     def total_steps(self) -> int:
         """Optimizer steps of the student over the whole stage."""

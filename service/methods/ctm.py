@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from service.methods.base import Family
+from service.methods.base import Family, Passes
 from service.methods.templates import SoftConsistencySettings
 
 
@@ -16,3 +16,6 @@ class CTMSettings(SoftConsistencySettings):
     summary: ClassVar[str] = "A jump to any earlier time ends where a jump does that starts further on, by the teacher."
     forwards: ClassVar[float] = 6.75
     backwards: ClassVar[float] = 1.5
+
+    def passes(self) -> Passes:
+        return Passes(trained=1.25, through=0.45)

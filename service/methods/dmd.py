@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from service.methods.base import DataNeed, Family, PairSettings
+from service.methods.base import DataNeed, Family, PairSettings, Passes
 from service.methods.templates import ScoreSettings
 
 
@@ -24,3 +24,7 @@ class DMDSettings(ScoreSettings, PairSettings):
     pairs: int = Field(2048, ge=1, le=100_000_000, description="Pairs that the teacher makes before training starts.")
     pair_steps: int = Field(8, ge=1, le=1000, description="Steps of the teacher's second-order solver for each pair.")
     regression_weight: float = Field(0.25, ge=0, le=1e3, description="Weight of the regression on pairs.")
+
+    def passes(self) -> Passes:
+        """Of the student's turn, which holds its samples and its answers to the pairs."""
+        return Passes(trained=2.0)

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from service.methods.base import Family
+from service.methods.base import Family, Passes
 from service.methods.templates import LadderSettings, NoisedCriticSettings, TrunkCriticSettings
 
 
@@ -37,3 +37,7 @@ class LightningSettings(LadderSettings, NoisedCriticSettings, TrunkCriticSetting
     r1_weight: float = Field(
         0.05, ge=0, le=10_000, description="Weight of the penalty on the critic's slope; 0 is off."
     )
+
+    def passes(self) -> Passes:
+        """Of the critic's turn on the lower rungs: of two steps and a nudged one, each with where it came from."""
+        return Passes(trained=3.0)

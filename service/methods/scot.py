@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from service.methods.base import Family
+from service.methods.base import Family, Passes
 from service.methods.templates import SoftConsistencySettings
 
 
@@ -23,3 +23,6 @@ class SCoTSettings(SoftConsistencySettings):
     velocity_weight: float = Field(
         0.1, ge=0, le=100, description="Weight of the difference between the map's velocity and a constant one."
     )
+
+    def passes(self) -> Passes:
+        return Passes(trained=1.5, through=0.45)

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from service.methods.base import Family
+from service.methods.base import Family, Passes
 from service.methods.templates import ScoreSettings
 
 
@@ -22,3 +22,7 @@ class SiDSettings(ScoreSettings):
     alpha: float = Field(
         1.0, ge=0.5, le=1.5, description="Share of the squared distance that is taken off, alpha in the paper."
     )
+
+    def passes(self) -> Passes:
+        """Of the student's turn: through both scores."""
+        return Passes(through=2.0)

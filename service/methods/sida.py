@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from service.methods.base import DataNeed, Family
+from service.methods.base import DataNeed, Family, Passes
 from service.methods.templates import AdversarialScoreSettings
 
 
@@ -24,3 +24,7 @@ class SiDASettings(AdversarialScoreSettings):
         1.0, ge=0.5, le=1.5, description="Share of the squared distance that is taken off, alpha in the paper."
     )
     gan_weight: float = Field(0.1, ge=0, le=10, description="Weight of the adversarial half against the other half.")
+
+    def passes(self) -> Passes:
+        """Of the student's turn: through both scores and the critic."""
+        return Passes(through=2.5)

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from service.methods.base import DataNeed, FeatureSettings, MethodSettings, PairSettings
+from service.methods.base import DataNeed, FeatureSettings, MethodSettings, PairSettings, Passes
 
 
 class StraightSettings(FeatureSettings, PairSettings):
@@ -41,6 +41,9 @@ class GeneratorSettings(MethodSettings):
     )
     learning_rate: float = Field(5e-4, gt=0, le=1, description="Peak learning rate of the student's optimizer.")
     iterations: int = Field(320, ge=1, le=10_000_000, description="Optimizer steps of the student.")
+
+    def passes(self) -> Passes:
+        return Passes(idle=1 if self.guidance_scale == 1 else 2)  # the teacher is asked after the student
 
     def total_steps(self) -> int:
         return self.iterations
@@ -91,6 +94,12 @@ class AdversarialScoreSettings(ScoreSettings, CriticSettings):
     def data(self) -> DataNeed:
         return "images" if self.gan_weight > 0 else self.data_need
 
+    def passes(self) -> Passes:
+        """Of the fake score's turn: with a critic, its features of real, of fake and of nudged images as well."""
+        if self.data() != "images":
+            return super().passes()
+        return Passes(trained=2.5 if self.r1_weight > 0 else 2.0)
+
 
 class TrunkCriticSettings(BaseModel):
     """Mixin of a method whose critic is trained from the teacher on."""
@@ -126,6 +135,10 @@ class AdversarialSettings(MethodSettings, NoisedCriticSettings):
     critic_updates: int = Field(1, ge=1, le=100, description="Updates of the critic per update of the student.")
     critic_learning_rate: float = Field(2e-3, gt=0, le=1, description="Learning rate of the critic.")
     r1_weight: float = Field(0.05, ge=0, le=10_000, description="Weight of the penalty on the critic's slope, 0: off.")
+
+    def passes(self) -> Passes:
+        """Of the student's turn: through the critic's features."""
+        return Passes(through=0.5)
 
     def total_steps(self) -> int:
         return self.iterations

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from service.methods.base import Family
+from service.methods.base import Family, Passes
 from service.methods.templates import AdversarialSettings, TrunkCriticSettings
 
 
@@ -35,3 +35,7 @@ class UFOGenSettings(AdversarialSettings, TrunkCriticSettings):
     def student_steps(self) -> list[list[int]]:
         """No other number of steps: what the critic compares are the inputs of the very next one."""
         return [[self.steps]]
+
+    def passes(self) -> Passes:
+        """Of the critic's turn: the halves of three networks."""
+        return Passes(trained=1.5)

@@ -29,6 +29,7 @@ from api.schemas import (
     EventView,
     JobView,
     LogView,
+    MemoryView,
     MethodView,
     MetricView,
     NewWebhook,
@@ -157,7 +158,17 @@ def submit(spec: JobSpec) -> JobView:
 def validate(spec: JobSpec) -> Validation:
     left = [steps for stage in spec.chain() for steps in stage.method.student_steps()]
     memory = 14_000_000 * len(spec.chain())
-    return Validation(spec=spec, total_steps=spec.total_steps(), students=left, estimated_memory_bytes=memory)
+    parts = MemoryView(
+        weights=memory - 7_000_000, optimizer=3_000_000, gradients=1_000_000, activations=3_000_000, encoders=0
+    )
+    return Validation(
+        spec=spec,
+        total_steps=spec.total_steps(),
+        students=left,
+        estimated_memory_bytes=memory,
+        memory=parts,
+        advice=["micro_batches 2 brings it to 0.1 GiB"] if len(spec.chain()) > 2 else [],
+    )
 
 
 @app.get("/v1/jobs/{job_id}", dependencies=guarded)
@@ -377,7 +388,7 @@ def generate(body: ImagesRequest) -> ImagesAnswer:
 
 @app.get("/version")
 def version() -> Version:
-    return Version(version="0.1.0", schema_revision="0004")
+    return Version(version="0.1.0", schema_revision="0005")
 
 
 @app.get("/{path:path}", include_in_schema=False)

@@ -5,6 +5,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+DECODED_AT_ONCE = 1024**2
+"""Pixels."""
+
 
 class Coder(Protocol):
     """What gives latents of images [B, 3, H, W] in [-1, 1], and images of latents."""
@@ -34,7 +37,8 @@ class Codec:
     @property
     def factor(self) -> int:
         """Pixels to a latent, along a side."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+        config = self.vae.config
+        return int(2 ** (len(config.get("block_out_channels") or config.encoder_block_out_channels) - 1))
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -45,9 +49,11 @@ class Codec:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Images, clipped."""
+        """Images, clipped; no more pixels at once than a large image has, since a decoder is wide."""
         there = latents / self.scale.to(latents.device) + self.shift.to(latents.device)
-        images: Tensor = self.vae.decode(there.to(self.vae.dtype), return_dict=False)[0]
+        pixels = self.factor**2 * latents.shape[-2] * latents.shape[-1]
+        parts = there.to(self.vae.dtype).split(max(1, DECODED_AT_ONCE // pixels))
+        images = torch.cat([self.vae.decode(part, return_dict=False)[0] for part in parts])
         return images.float().clamp(-1, 1)
 
 

@@ -1,0 +1,42 @@
+"""The estimate against the measured peak, and what is advised where a job does not fit."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from large import large
+from measured import measure
+from peak import Peak
+from specs import CHEAP, JOBS, title
+
+WITHIN = 0.15
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [pytest.param(*job, id=title(*job), marks=[pytest.mark.slow] if i >= CHEAP else []) for i, job in enumerate(JOBS)],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_the_estimate_is_near_the_measured_peak(
+    name: str, method: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = measure(title(name, method), large(name, tmp_path / "teacher"), method, monkeypatch)
+    print(f"{row.name}: {row.estimate.total / 1e6:.1f} MB of {row.measured / 1e6:.1f} MB, {row.error:+.1%}")
+    assert abs(row.error) < WITHIN
+    fixed = row.estimate.weights + row.estimate.optimizer
+    assert 0.1 < fixed / row.measured < 0.9, "both weights and activations have to matter, or nothing is shown"
+
+
+def test_the_peak_is_of_what_is_alive_at_once() -> None:
+    start = torch.nn.Linear(10, 10)
+    with Peak([start]) as peak:
+        first = torch.zeros(1000)
+        view = first[:10]
+        del first
+        other = view + 1
+        assert peak.now == 440 + 4000 + 40
+        del view
+        assert peak.now == 440 + 40
+        del other
+    assert (peak.now, peak.highest) == (440, 440 + 4000 + 40)
