@@ -112,10 +112,8 @@ class Affine(Denoiser):
 
     def raw(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None = None) -> Tensor:
         ends = torch.zeros_like(t) if s is None else s
-        gain, offset = (
-            torch.tensor(c, dtype=x.dtype)[:, None]
-            for c in zip(*map(self.solution, t.tolist(), ends.tolist()), strict=True)
-        )
+        solved = [self.solution(*times) for times in zip(t.tolist(), ends.tolist(), strict=True)]
+        gain, offset = torch.tensor(solved, dtype=x.dtype).reshape(-1, 2).split(1, dim=1)  # also of no rows
         right = convert(x, t, gain * x + offset, "x0", self.prediction, self.path)
         return right + self.dg * x + self.do
 

@@ -23,6 +23,7 @@ from service.spec import JobSpec
 from service.status import Wish
 from workers import finish, stages
 from workers.data.source import ImageSource
+from workers.live import collect
 from workers.methods.guidance import Guidance
 from workers.methods.lcm import LCM
 from workers.models.low_rank import A, B, merged, only_updates, summed, updated_layers
@@ -166,7 +167,8 @@ def test_a_checkpoint_grows_with_the_rank_and_not_with_the_network(teacher: UNet
     def saved(rank: int) -> int:
         run = trainer(settings(kind="consistency", iterations=1, lora_rank=rank), teacher, local_host())
         run.run()
-        return numbers(run._live().values()) + numbers(run.state.finished[0].weights.values())
+        live = collect(run._modules(), run.optimizers)
+        return numbers(live.values()) + numbers(run.state.finished[0].weights.values())
 
     whole, one, two = saved(0), saved(1), saved(2)
     assert one < two < 2 * one + 100

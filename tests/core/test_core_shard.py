@@ -56,6 +56,9 @@ class Alone:
     def phase(self, phase: str) -> None:
         pass
 
+    def log(self, level: str, message: str) -> None:
+        pass
+
     def metrics(self, step: int, stage: int, values: dict[str, float]) -> None:
         self.steps[step] = values
 
@@ -102,6 +105,8 @@ CASES = {
     "unet, consistency": ("unet", CONSISTENCY),
     "sd3, dmd2": ("sd3", DMD2),
     "sd3, ladd": ("sd3", LADD),
+    "unet, low-rank dmd2": ("unet", DMD2 | {"lora_rank": 2, "fake_lora_rank": 2}),
+    "sd3, low-rank consistency": ("sd3", CONSISTENCY | {"lora_rank": 2}),
 }
 ALWAYS, BY_HAND = list(CASES)[:2], list(CASES)[2:]
 
