@@ -44,7 +44,10 @@ def look(store: Storage, hub: Hub, source: str) -> tuple[str, Facts]:
         found = hub.open(asked)
         return str(found.pinned), inspect(found)
     if "://" in source:
-        refuse("Give a path inside the store, such as teachers/mine, or a model of the hub: hf://org/name@revision.")
+        refuse(
+            "This is a path outside the store: give one relative to its root, such as 'teachers/mine', or a model of "
+            "the hub, such as hf://org/name@revision."
+        )
     return source, inspect(StoredFolder(store, source))
 
 

@@ -107,7 +107,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
         return batch
 
     monkeypatch.setattr(StoredSource, "batch", watched)
-    monkeypatch.setattr(finish, "export", lambda *_: None)
+    monkeypatch.setattr(finish, "export", lambda *_, **__: None)
     return batches
 
 
@@ -173,7 +173,7 @@ def test_prompts_of_a_file_are_all_asked_of_a_teacher_that_needs_no_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer, "LARGEST_SAMPLE", math.inf)
-    monkeypatch.setattr(finish, "export", lambda teacher, *_: asked.append(teacher.prompts))
+    monkeypatch.setattr(finish, "export", lambda teacher, *_, **__: asked.append(teacher.prompts))
     asked: list[Any] = []
     fetched: set[int] = set()
     rows = Chunks.rows
