@@ -26,7 +26,7 @@ from api.schemas import (
 )
 from service.images import ImagesAnswer
 from service.settings import load
-from service.status import TERMINAL, Status
+from service.status import TERMINAL, Status, Wish
 
 
 class ServerError(Exception):
@@ -122,7 +122,7 @@ class Client:
                     raise
             else:
                 yield job
-                if job.status in TERMINAL or job.status is Status.PAUSED:
+                if _settled(job):
                     return
             time.sleep(every)
 
@@ -130,7 +130,7 @@ class Client:
         """The job once it is over or paused; raises TimeoutError after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         for job in self.watch(job_id):
-            if job.status in TERMINAL or job.status is Status.PAUSED:
+            if _settled(job):
                 return job
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{job_id} is still {job.status} after {timeout:.0f} s: {job.detail}")
@@ -249,3 +249,8 @@ class Client:
     def replay_delivery(self, webhook_id: str, delivery_id: str) -> DeliveryView:
         path = f"/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay"
         return DeliveryView.model_validate(self.call("POST", path).json())
+
+
+def _settled(job: JobView) -> bool:
+    """Whether nothing happens to the job by itself; a paused one that was resumed is still paused for a moment."""
+    return job.status in TERMINAL or (job.status is Status.PAUSED and job.wish is not Wish.RUN)
