@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -13,10 +13,6 @@ from service.folder import CODE, PICKLES
 from service.observations import DataContent, DataFormat
 from service.storage import Storage
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp")
-CAPTION_NAMES = ("caption", "text", "prompt")
-"""Of columns and fields, the first that is there."""
-LABEL_NAMES = ("label", "class", "cls")
 LINE_LIMIT = 100_000
 """Characters of one line of text, such as a caption with its file name."""
 JSON_LIMIT = 10_000_000
@@ -51,12 +47,6 @@ def some(names: Sequence[str]) -> str:
     """A few of many names, and how many more there are."""
     more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
-
-
-def field(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
-    """The first of the fields that is there and not empty."""
-    found = (str(row[name]).strip() for name in names if row.get(name) is not None)
-    return next((text for text in found if text), None)
 
 
 def class_names(found: set[str]) -> list[str] | None:

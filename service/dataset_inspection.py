@@ -3,7 +3,8 @@
 from pathlib import PurePosixPath
 
 from service.captions import captioned_images, metadata_files, prompts
-from service.dataset_folder import IMAGES, DataFolder, Facts, class_names, refuse, some
+from service.data_names import IMAGES
+from service.dataset_folder import DataFolder, Facts, class_names, refuse, some
 from service.saved_datasets import saved_dataset
 from service.shards import shards
 from service.storage import Storage

@@ -4,15 +4,12 @@ import json
 from typing import Any
 
 from service.columnar import NotColumnar, Table, arrow_rows, parquet_table
-from service.dataset_folder import CAPTION_NAMES, DataFolder, Facts, refuse, some
+from service.data_names import CAPTION_NAMES, IMAGE_NAMES, TRAIN
+from service.dataset_folder import DataFolder, Facts, refuse, some
 
 SPLITS, INFO, STATE = "dataset_dict.json", "dataset_info.json", "state.json"
 SAVE = "write the dataset again with save_to_disk(folder)"
 COPY = "copy it again"
-TRAIN = "train"
-"""The split that is learnt from where there are several."""
-IMAGE_NAMES = ("image", "img", "jpg", "png", "webp")
-"""Of columns that are not said to be images."""
 
 
 def saved_dataset(folder: DataFolder) -> Facts:
