@@ -1,8 +1,9 @@
-"""A dataset's folder in the store as far as the control plane reads it: names, sizes, texts and headers."""
+"""A dataset's folder as far as the control plane reads it: names, sizes, texts and headers."""
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -66,42 +67,25 @@ def class_names(found: set[str]) -> list[str] | None:
     return [str(label) for label in range(largest + 1)]
 
 
-class DataFolder:
-    """DataInvalid for a folder that is not there, or holds pickles or code.
+class DataFolder(ABC):
+    """Where a dataset's files are read from.
 
     Attributes:
         files: bytes of each file by its path inside the folder, without hidden ones.
-        size: bytes of all of them.
+        size: bytes of all that a job reads of it, or may.
     """
 
-    def __init__(self, store: Storage, path: str) -> None:
-        self._store = store
-        if "://" in path:
-            refuse(f"'{path}' is not a path in the store; download the dataset, put it there and give its path.")
-        try:
-            self._path = str(PurePosixPath(path))
-            if store.is_folder(path):
-                self.files = {name: size for name, size in store.sizes(path).items() if not _is_hidden(name)}
-            elif store.exists(path):
-                refuse(f"'{path}' is a file; put it into a folder of its own and give the folder's path.")
-            else:
-                refuse(f"'{path}' is not a folder in the store; put the dataset there and give its path.")
-        except InvalidRequest as error:
-            refuse(error.detail)
-        for file in self.files:
-            if file.lower().endswith(PICKLES):
-                refuse(f"{file} is a pickle, which can run code when it is loaded: remove it.")
-            if file.lower().endswith(CODE):
-                refuse(f"{file} is code, which a dataset may not bring: remove it.")
+    def __init__(self, files: Mapping[str, int]) -> None:
+        self.files = {name: size for name, size in sorted(files.items()) if not _is_hidden(name)}
         self.size = sum(self.files.values())
 
     def of(self, *suffixes: str) -> list[str]:
         """The files with one of these suffixes, in any case, sorted."""
         return [file for file in self.files if file.lower().endswith(suffixes)]
 
+    @abstractmethod
     def open(self, file: str) -> AbstractContextManager[IO[bytes]]:
         """For reading, seekable."""
-        return self._store.open(f"{self._path}/{file}")
 
     def json(self, file: str, fix: str) -> dict[str, Any]:
         """A JSON object. `fix`: what to do where there is none."""
@@ -127,6 +111,31 @@ class DataFolder:
                 refuse(f"{file} is not text in UTF-8: save it as UTF-8.")
             finally:
                 text.detach()
+
+
+class StoredData(DataFolder):
+    """A folder in the store. DataInvalid where there is none, or it holds pickles or code."""
+
+    def __init__(self, store: Storage, path: str) -> None:
+        self._store = store
+        try:
+            self._path = str(PurePosixPath(path))
+            if store.is_folder(path):
+                super().__init__(store.sizes(path))
+            elif store.exists(path):
+                refuse(f"'{path}' is a file; put it into a folder of its own and give the folder's path.")
+            else:
+                refuse(f"'{path}' is not a folder in the store; put the dataset there and give its path.")
+        except InvalidRequest as error:
+            refuse(error.detail)
+        for file in self.files:
+            if file.lower().endswith(PICKLES):
+                refuse(f"{file} is a pickle, which can run code when it is loaded: remove it.")
+            if file.lower().endswith(CODE):
+                refuse(f"{file} is code, which a dataset may not bring: remove it.")
+
+    def open(self, file: str) -> AbstractContextManager[IO[bytes]]:
+        return self._store.open(f"{self._path}/{file}")
 
 
 def json_object(content: bytes | str, where: str, fix: str) -> dict[str, Any]:

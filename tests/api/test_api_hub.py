@@ -175,7 +175,8 @@ def test_the_workers_open_what_was_registered(served: Mirror, tmp_path: Path) ->
     (in_cache,) = (tmp_path / "cache").glob("models--*/snapshots/*")
     (in_cache / "unet/diffusion_pytorch_model.bin").write_bytes(b"\x80\x04")  # of another program
     assert load_student(local_folder(source(served)), ["a cat"]).image_size == model.image_size
-    assert again != folder
+    assert again == folder
+    assert {file.relative_to(folder).as_posix() for file in again.rglob("*") if file.is_file()} == fetched
 
 
 def test_what_workers_say_of_a_hub_that_refuses(
