@@ -30,10 +30,11 @@ class HubData(DataFolder):
         self.pinned, listed = hub.listing(asked)
         super().__init__({file.rfilename: file.size or 0 for file in listed})
         if packed := self.of(*PACKED):
-            needed = {*packed, *self.of(".json")}
-            self.files = {file: size for file, size in self.files.items() if file in needed}
+            tables = {*packed, *self.of(".json")}
+            self.files = {file: size for file, size in self.files.items() if file in tables}
         patterns = [pattern for patterns in DATA.values() for pattern in patterns]
-        self.size = sum(size for file, size in self.files.items() if is_needed(file, patterns))
+        needed = [file for file in self.files if is_needed(file, patterns)]
+        self.size = sum(self.files[file] for file in needed)
         walked = sum(self.files[file] for file in self.of(*WALKED))
         if walked > WALK_LIMIT:
             refuse(
@@ -41,6 +42,8 @@ class HubData(DataFolder):
                 f"{WALK_LIMIT / 1e9:,.0f} GB is the most on the hub: name what the hub made of it as Parquet, "
                 f"hf://{asked.page}@{CONVERTED}, if it did, or download it, put it into the store and give its path."
             )
+        for file in [file for file in needed if self.files[file]][:1]:
+            hub.part_of(self.pinned, file, 0, 1)  # a gated repository lets everybody list its files, not read them
 
     def open(self, file: str) -> IO[bytes]:
         raw = _Ranges(self._hub, self.pinned, file, self.files[file])

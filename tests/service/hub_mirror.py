@@ -11,6 +11,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import huggingface_hub
+import pytest
+
+from workers import hub
+
 LARGE = (".safetensors", ".parquet", ".tar")
 """Files that are large ones to git, whatever their size."""
 
@@ -69,6 +74,15 @@ def mirror() -> Iterator[Mirror]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def ask(served: Mirror, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let workers in this process ask the mirror, without a token, and keep what they get in `folder`."""
+    monkeypatch.setenv("HF_ENDPOINT", served.url)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(folder / "none"))
+    monkeypatch.setattr(hub, "LINKS", folder / "links")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
 
 
 class _Handler(BaseHTTPRequestHandler):
