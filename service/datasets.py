@@ -30,7 +30,8 @@ def look(store: Storage, hub: Hub, source: str) -> tuple[str, Facts]:
         return str(found.pinned), inspect(found)
     if "://" in source:
         refuse(
-            "Give a path inside the store, such as data/mine, or a dataset of the hub: hf://datasets/org/name@revision."
+            "This is a path outside the store: give one relative to its root, such as 'data/mine', or a dataset of the "
+            "hub, such as hf://datasets/org/name@revision."
         )
     return source, inspect(StoredData(store, source))
 
