@@ -219,7 +219,7 @@ def datasets_list(as_json: Json = False) -> None:
 
 @datasets.command("add")
 def datasets_add(name: str, source: str, as_json: Json = False) -> None:
-    """Register images, tars, rows or prompts by their folder's path inside the artifact store."""
+    """Register images, tars, rows or prompts: a path inside the artifact store, or hf://datasets/org/name@revision."""
     with server() as client:
         dataset = client.register_dataset(name, source)
         print_json(dataset) if as_json else console.print(render.datasets_table([dataset]))

@@ -1,4 +1,4 @@
-"""Datasets: register a folder of the store, list, read."""
+"""Datasets: register a folder of the store or the hub, list, read."""
 
 from datetime import datetime
 
@@ -11,7 +11,6 @@ from api import problems
 from api.deps import After, Behind, Creating, Limit, Made, Member, Viewer, page
 from api.schemas import DatasetCreate, DatasetView, Page
 from service import datasets
-from service.dataset_inspection import inspect
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
@@ -20,14 +19,15 @@ router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 async def register_dataset(body: DatasetCreate, caller: Member, behind: Behind, create: Creating) -> Response:
     """Look at a folder and register it: images, WebDataset tars, a Hugging Face dataset, or prompts.
 
-    Its format is found by looking. Names and headers are read; nothing is decoded or run.
+    A dataset of the hub is registered at its present commit. Its format is found by looking.
+    Names and headers are read; nothing is decoded or run.
     """
     async with behind.db.read() as session:
         await datasets.check_source(session, caller.project_id, body.source)
-    facts = await run_in_threadpool(inspect, behind.store, body.source)
+    source, facts = await run_in_threadpool(datasets.look, behind.store, behind.hub, body.source)
 
     async def make(session: AsyncSession, now: datetime) -> Made:
-        dataset = await datasets.register(session, caller.project_id, body.name, body.source, facts, now)
+        dataset = await datasets.register(session, caller.project_id, body.name, source, facts, now)
         return Made(f"/v1/datasets/{dataset.id}", DatasetView.model_validate(dataset))
 
     return await create(201, make)

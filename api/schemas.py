@@ -210,7 +210,7 @@ class DatasetCreate(Strict):
     source: str = Field(
         min_length=1,
         max_length=500,
-        description="A folder of images, tars, rows or prompts: its path inside the store.",
+        description="A folder of images, tars, rows or prompts in the store, or `hf://datasets/org/name@revision`.",
     )
 
 

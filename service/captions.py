@@ -5,21 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from service.dataset_folder import (
-    CAPTION_NAMES,
-    LABEL_NAMES,
-    DataFolder,
-    Facts,
-    class_names,
-    field,
-    json_object,
-    refuse,
-    some,
-)
+from service.data_names import CAPTION_NAMES, LABEL_NAMES, METADATA, field
+from service.dataset_folder import DataFolder, Facts, class_names, json_object, refuse, some
 from service.spec import PROMPT_LENGTH
 
-METADATA = ("metadata.jsonl", "metadata.csv")
-"""What is said of the images beside it and below, as Hugging Face's imagefolder has it."""
 ROW = 'write a line {"file_name": "a.png", "text": "a caption"} for each image'
 PROMPT = 'write a line {"prompt": "a red fox"} for each'
 

@@ -1,7 +1,8 @@
-"""A dataset's folder in the store as far as the control plane reads it: names, sizes, texts and headers."""
+"""A dataset's folder as far as the control plane reads it: names, sizes, texts and headers."""
 
 import io
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,10 +14,6 @@ from service.folder import CODE, PICKLES
 from service.observations import DataContent, DataFormat
 from service.storage import Storage
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp")
-CAPTION_NAMES = ("caption", "text", "prompt")
-"""Of columns and fields, the first that is there."""
-LABEL_NAMES = ("label", "class", "cls")
 LINE_LIMIT = 100_000
 """Characters of one line of text, such as a caption with its file name."""
 JSON_LIMIT = 10_000_000
@@ -53,12 +50,6 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + more
 
 
-def field(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
-    """The first of the fields that is there and not empty."""
-    found = (str(row[name]).strip() for name in names if row.get(name) is not None)
-    return next((text for text in found if text), None)
-
-
 def class_names(found: set[str]) -> list[str] | None:
     """By label: names that are numbers are labels themselves, others count in their order. None without any."""
     if not found:
@@ -76,42 +67,25 @@ def class_names(found: set[str]) -> list[str] | None:
     return [str(label) for label in range(largest + 1)]
 
 
-class DataFolder:
-    """DataInvalid for a folder that is not there, or holds pickles or code.
+class DataFolder(ABC):
+    """Where a dataset's files are read from.
 
     Attributes:
         files: bytes of each file by its path inside the folder, without hidden ones.
-        size: bytes of all of them.
+        size: bytes of all that a job reads of it, or may.
     """
 
-    def __init__(self, store: Storage, path: str) -> None:
-        self._store = store
-        if "://" in path:
-            refuse(f"'{path}' is not a path in the store; download the dataset, put it there and give its path.")
-        try:
-            self._path = str(PurePosixPath(path))
-            if store.is_folder(path):
-                self.files = {name: size for name, size in store.sizes(path).items() if not _is_hidden(name)}
-            elif store.exists(path):
-                refuse(f"'{path}' is a file; put it into a folder of its own and give the folder's path.")
-            else:
-                refuse(f"'{path}' is not a folder in the store; put the dataset there and give its path.")
-        except InvalidRequest as error:
-            refuse(error.detail)
-        for file in self.files:
-            if file.lower().endswith(PICKLES):
-                refuse(f"{file} is a pickle, which can run code when it is loaded: remove it.")
-            if file.lower().endswith(CODE):
-                refuse(f"{file} is code, which a dataset may not bring: remove it.")
+    def __init__(self, files: Mapping[str, int]) -> None:
+        self.files = {name: size for name, size in sorted(files.items()) if not _is_hidden(name)}
         self.size = sum(self.files.values())
 
     def of(self, *suffixes: str) -> list[str]:
         """The files with one of these suffixes, in any case, sorted."""
         return [file for file in self.files if file.lower().endswith(suffixes)]
 
+    @abstractmethod
     def open(self, file: str) -> AbstractContextManager[IO[bytes]]:
         """For reading, seekable."""
-        return self._store.open(f"{self._path}/{file}")
 
     def json(self, file: str, fix: str) -> dict[str, Any]:
         """A JSON object. `fix`: what to do where there is none."""
@@ -137,6 +111,31 @@ class DataFolder:
                 refuse(f"{file} is not text in UTF-8: save it as UTF-8.")
             finally:
                 text.detach()
+
+
+class StoredData(DataFolder):
+    """A folder in the store. DataInvalid where there is none, or it holds pickles or code."""
+
+    def __init__(self, store: Storage, path: str) -> None:
+        self._store = store
+        try:
+            self._path = str(PurePosixPath(path))
+            if store.is_folder(path):
+                super().__init__(store.sizes(path))
+            elif store.exists(path):
+                refuse(f"'{path}' is a file; put it into a folder of its own and give the folder's path.")
+            else:
+                refuse(f"'{path}' is not a folder in the store; put the dataset there and give its path.")
+        except InvalidRequest as error:
+            refuse(error.detail)
+        for file in self.files:
+            if file.lower().endswith(PICKLES):
+                refuse(f"{file} is a pickle, which can run code when it is loaded: remove it.")
+            if file.lower().endswith(CODE):
+                refuse(f"{file} is code, which a dataset may not bring: remove it.")
+
+    def open(self, file: str) -> AbstractContextManager[IO[bytes]]:
+        return self._store.open(f"{self._path}/{file}")
 
 
 def json_object(content: bytes | str, where: str, fix: str) -> dict[str, Any]:

@@ -3,12 +3,11 @@
 from pathlib import PurePosixPath
 
 from service.captions import captioned_images, metadata_files, prompts
-from service.dataset_folder import IMAGES, DataFolder, Facts, class_names, refuse, some
+from service.data_names import IMAGES
+from service.dataset_folder import DataFolder, Facts, class_names, refuse, some
+from service.folder import CODE, PICKLES
 from service.saved_datasets import saved_dataset
 from service.shards import shards
-from service.storage import Storage
-
-__all__ = ["Facts", "inspect"]
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz", ".zip")
 COLUMNAR = (".arrow", ".parquet")
@@ -16,16 +15,17 @@ TEXTS = (".txt", ".jsonl")
 PACK = "Images are found as a folder of them, as WebDataset tars, or as a Hugging Face dataset; prompts as a .txt."
 
 
-def inspect(store: Storage, path: str) -> Facts:
-    """Find the format of the folder at `path` and count its samples. DataInvalid names the file and the fix.
+def inspect(folder: DataFolder) -> Facts:
+    """Find the format of a folder and count its samples. DataInvalid names the file and the fix.
 
     Reads names, texts and headers; of tars and Arrow files it walks from header to header.
     """
-    folder = DataFolder(store, path)
     tars, images, columnar = folder.of(".tar"), folder.of(*IMAGES), folder.of(*COLUMNAR)
     kinds = [kind[0] for kind in (tars, images, columnar) if kind]
     if len(kinds) > 1:
-        refuse(f"It holds several kinds of data, such as {' and '.join(kinds)}: keep one kind in a folder.")
+        refuse(
+            f"It holds several kinds of data, such as {' and '.join(kinds)}: put one kind into a folder of the store."
+        )
     if tars:
         return shards(folder)
     if columnar:
@@ -62,7 +62,9 @@ def _prompts(folder: DataFolder) -> Facts:
         refuse(f"{packed[0]} is compressed: unpack it; tars stay as they are without compression.")
     if metadata_files(folder):
         refuse(f"It has captions and 0 images, whose names would end in {', '.join(IMAGES)}: put them beside it.")
-    texts = folder.of(*TEXTS)
+    texts, unsafe = folder.of(*TEXTS), folder.of(*PICKLES, *CODE)
+    if not texts and unsafe:
+        refuse(f"There are 0 images, but {some(unsafe)}: pickles and code are not opened here. {PACK}")
     if not texts:
         there = f"but {some(list(folder.files))}" if folder.files else "and no other files"
         refuse(f"There are 0 images, {there}. {PACK}")

@@ -8,11 +8,32 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import jobs
-from service.dataset_folder import refuse
-from service.dataset_inspection import Facts
+from service.dataset_folder import Facts, StoredData, refuse
+from service.dataset_inspection import inspect
 from service.errors import Conflict, InvalidRequest, NotFound, Pointer, unknown
+from service.hub import Hub
+from service.hub_data import HubData
 from service.ids import is_id, new_id
+from service.sources import hub_id
+from service.storage import Storage
 from service.tables import Dataset
+
+
+def look(store: Storage, hub: Hub, source: str) -> tuple[str, Facts]:
+    """Read a dataset before it is registered: where it is from now on, and what it is.
+
+    A repository of the hub is pinned to the commit that it is at. DataInvalid, StoreUnavailable, HubUnavailable.
+    """
+    asked = hub_id(source)
+    if asked is not None and asked.kind == "dataset":
+        found = HubData(hub, asked)
+        return str(found.pinned), inspect(found)
+    if "://" in source:
+        refuse(
+            "This is a path outside the store: give one relative to its root, such as 'data/mine', or a dataset of the "
+            "hub, such as hf://datasets/org/name@revision."
+        )
+    return source, inspect(StoredData(store, source))
 
 
 async def check_source(session: AsyncSession, project_id: str, source: str) -> None:

@@ -1,8 +1,10 @@
-"""Teachers on the Hugging Face hub or a mirror of it: names, JSON and the headers of weights; nothing large is read."""
+"""The Hugging Face hub or a mirror of it: what a repository holds, parts of its files, and teachers that lie there."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import NoReturn
 
 import huggingface_hub as hf
 from huggingface_hub.errors import (
@@ -12,8 +14,10 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.hf_api import RepoSibling
 from pydantic import SecretStr
 
+from service import dataset_folder, folder
 from service.errors import FewstepError, HubUnavailable
 from service.folder import HEADER_LIMIT, Folder, refuse
 from service.sources import HubId, is_needed
@@ -23,10 +27,15 @@ SECONDS = 10.0
 """For each call to be answered, and between pieces of an answer."""
 FIRST_BYTES = 100_000
 """Most headers of weights are shorter, so one call is enough for them."""
+PARTIAL = 206
+"""The status of an answer that is the part that was asked for."""
 
 
 class Hub:
-    """One hub, and whose token asks it. Synchronous: callers on an event loop use a thread."""
+    """One hub, and whose token asks it. Synchronous: callers on an event loop use a thread.
+
+    Every call may raise HubUnavailable, and TeacherInvalid of a model or DataInvalid of a dataset.
+    """
 
     def __init__(self, endpoint: str, token: SecretStr) -> None:
         self.endpoint = endpoint.rstrip("/")
@@ -34,39 +43,45 @@ class Hub:
         self._api = hf.HfApi(endpoint=self.endpoint, token=secret or False)  # False: nor the machine's own login
         self._authorization = {"Authorization": f"Bearer {secret}"} if secret else {}
 
-    def open(self, asked: HubId) -> "HubFolder":
-        """The repository at the commit that its revision is at now. TeacherInvalid, HubUnavailable."""
+    def listing(self, asked: HubId) -> tuple[HubId, list[RepoSibling]]:
+        """The repository at the commit that its revision is at now, and its files."""
         with self.asking(asked):
-            info = self._api.model_info(asked.repo, revision=asked.revision, files_metadata=True, timeout=SECONDS)
-        hashes, lengths = {}, {}
-        for file in info.siblings or []:
-            hashes[file.rfilename] = file.lfs.sha256 if file.lfs is not None else file.blob_id or ""
-            lengths[file.rfilename] = file.size or 0
-        return HubFolder(self, HubId(asked.repo, info.sha), hashes, lengths)
+            ask = self._api.dataset_info if asked.kind == "dataset" else self._api.model_info
+            info = ask(asked.repo, revision=asked.revision, files_metadata=True, timeout=SECONDS)
+        return replace(asked, revision=info.sha), info.siblings or []
 
-    def start_of(self, pinned: HubId, file: str, length: int) -> bytes:
-        """The first `length` bytes of a file, or all of them if it is shorter. TeacherInvalid, HubUnavailable."""
-        url = hf.hf_hub_url(pinned.repo, file, revision=pinned.revision, endpoint=self.endpoint)
+    def open(self, asked: HubId) -> "HubFolder":
+        """A model at its present commit."""
+        pinned, files = self.listing(asked)
+        hashes = {file.rfilename: file.lfs.sha256 if file.lfs is not None else file.blob_id or "" for file in files}
+        return HubFolder(self, pinned, hashes, {file.rfilename: file.size or 0 for file in files})
+
+    def part_of(self, pinned: HubId, file: str, start: int, length: int) -> bytes:
+        """The `length` bytes of a file from `start` on, or fewer where it ends before."""
+        url = hf.hf_hub_url(pinned.repo, file, repo_type=pinned.kind, revision=pinned.revision, endpoint=self.endpoint)
         headers = self._authorization | {
-            "Range": f"bytes=0-{length - 1}",
+            "Range": f"bytes={start}-{start + length - 1}",
             "Accept-Encoding": "identity",
         }
-        content = b""
+        content = bytearray()
         with (
             self.asking(pinned),
             hf.get_session().stream("GET", url, headers=headers, timeout=SECONDS, follow_redirects=True) as answer,
         ):
             hf.hf_raise_for_status(answer)
+            skipped = 0 if answer.status_code == PARTIAL else start  # a mirror may send the whole file
             for piece in answer.iter_bytes():
-                content += piece
-                if len(content) >= length:  # a mirror may send the whole file
+                content += piece[skipped:]
+                skipped = max(0, skipped - len(piece))
+                if len(content) >= length:
                     break
-        return content[:length]
+        return bytes(content[:length])
 
     @contextmanager
     def asking(self, asked: HubId) -> Iterator[None]:
         """What the hub answers, as the user is told of it."""
-        page = f"{self.endpoint}/{asked.repo}"
+        page = f"{self.endpoint}/{asked.page}"
+        refuse: Callable[[str], NoReturn] = dataset_folder.refuse if asked.kind == "dataset" else folder.refuse
         try:
             yield
         except FewstepError:
@@ -110,14 +125,14 @@ class HubFolder(Folder):
     def read(self, file: str) -> bytes:
         if self._lengths[file] > HEADER_LIMIT:
             refuse(f"{file} has {self._lengths[file]} bytes, which is more than a configuration needs.")
-        return self._hub.start_of(self.pinned, file, HEADER_LIMIT)
+        return self._hub.part_of(self.pinned, file, 0, HEADER_LIMIT)
 
     def header(self, file: str) -> tuple[bytes, int]:
         self.digest.update(f"{file} {self._hashes[file]}\n".encode())
-        start = self._hub.start_of(self.pinned, file, FIRST_BYTES)
+        start = self._hub.part_of(self.pinned, file, 0, FIRST_BYTES)
         length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
         if length > HEADER_LIMIT:
             return start[:8], 0
         if 8 + length > len(start):
-            start = self._hub.start_of(self.pinned, file, 8 + length)
+            start = self._hub.part_of(self.pinned, file, 0, 8 + length)
         return start[8 : 8 + length], self._lengths[file] - 8 - length

@@ -166,12 +166,11 @@ DataContent = Literal["nothing", "classes", "captions"]
 class DatasetOrder(Wire):
     """The registered dataset that a job learns from."""
 
-    source: str = Field(description="A folder's path inside the store, or 'hf://…'.")
+    source: str = Field(description="A folder's path inside the store, or 'hf://datasets/org/name@commit'.")
     format: DataFormat
     content: DataContent = Field(description="What is known of each sample; captions where there are classes as well.")
     samples: int = Field(ge=1, description="Counted when it was registered, before anything was decoded.")
     classes: list[str] | None = Field(None, description="Their names, by label; null without classes.")
-    revision: str | None = Field(None, description="The commit that a source on the hub is pinned to.")
 
 
 class AttemptOrder(Wire):

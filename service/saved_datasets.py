@@ -1,18 +1,19 @@
 """Hugging Face datasets on disk: what `save_to_disk` wrote, or a folder of Parquet files."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from service.columnar import NotColumnar, Table, arrow_rows, parquet_table
-from service.dataset_folder import CAPTION_NAMES, DataFolder, Facts, refuse, some
+from service.data_names import CAPTION_NAMES, IMAGE_NAMES, TRAIN
+from service.dataset_folder import DataFolder, Facts, refuse, some
 
 SPLITS, INFO, STATE = "dataset_dict.json", "dataset_info.json", "state.json"
 SAVE = "write the dataset again with save_to_disk(folder)"
 COPY = "copy it again"
-TRAIN = "train"
-"""The split that is learnt from where there are several."""
-IMAGE_NAMES = ("image", "img", "jpg", "png", "webp")
-"""Of columns that are not said to be images."""
+AT_ONCE = 8
+"""Footers that are read at the same time: of files that are far away, each takes a while."""
 
 
 def saved_dataset(folder: DataFolder) -> Facts:
@@ -69,21 +70,28 @@ def _arrow(folder: DataFolder) -> tuple[int, list[str], Features]:
 def _parquet(folder: DataFolder) -> tuple[int, list[str], Features]:
     files = folder.of(".parquet")
     train = [file for file in files if TRAIN in file]
-    tables: list[Table] = []
-    for file in train or files:
-        with folder.open(file) as source:
-            try:
-                tables.append(parquet_table(source))
-            except NotColumnar as error:
-                refuse(f"{file} {error}: {COPY}.")
-        if tables[-1].columns != tables[0].columns:
-            refuse(f"{file} has other columns than {(train or files)[0]}: keep only files of one dataset.")
+    read = train or files
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        tables = list(pool.map(partial(_table, folder), read))
+    for file, table in zip(read, tables, strict=True):
+        if table.columns != tables[0].columns:
+            refuse(
+                f"{file} has other columns than {read[0]}: put files of one dataset alone into a folder of the store."
+            )
     try:
         told = json.loads(tables[0].metadata.get("huggingface", "{}"))
         features = _features(told["info"]["features"] if told else {})
     except (ValueError, KeyError, TypeError, RecursionError):
         features = {}
     return sum(table.rows for table in tables), tables[0].columns, features
+
+
+def _table(folder: DataFolder, file: str) -> Table:
+    with folder.open(file) as source:
+        try:
+            return parquet_table(source)
+        except NotColumnar as error:
+            refuse(f"{file} {error}: {COPY}.")
 
 
 def _features(found: Any) -> Features:

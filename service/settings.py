@@ -67,9 +67,11 @@ class Settings(BaseSettings):
     ray_dashboard_url: str = Field("http://127.0.0.1:8265", description="Ray's Jobs and Serve REST API.")
     ray_token: SecretStr = Field(SecretStr(""), description="Ray's bearer token; empty means none.")
     hub_endpoint: str = Field(
-        "https://huggingface.co", description="Where teachers called hf://org/name are; may be a mirror."
+        "https://huggingface.co", description="Where teachers and datasets called hf://… are; may be a mirror."
     )
-    hub_token: SecretStr = Field(SecretStr(""), description="Token for gated models of the hub; empty means none.")
+    hub_token: SecretStr = Field(
+        SecretStr(""), description="Token for gated repositories of the hub; empty means none."
+    )
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="Larger request bodies are refused.")
     reconcile_interval: float = Field(0.5, gt=0, description="Seconds between looks at the cluster.")
     reconcile_in_process: bool = Field(True, description="Run the reconciler inside the API process.")

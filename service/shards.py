@@ -5,17 +5,8 @@ import tarfile
 from dataclasses import dataclass
 from typing import IO
 
-from service.dataset_folder import (
-    CAPTION_NAMES,
-    IMAGES,
-    JSON_LIMIT,
-    LABEL_NAMES,
-    DataFolder,
-    Facts,
-    class_names,
-    field,
-    refuse,
-)
+from service.data_names import CAPTION_NAMES, IMAGES, LABEL_NAMES, field
+from service.dataset_folder import JSON_LIMIT, DataFolder, Facts, class_names, refuse
 from service.folder import PICKLES
 
 UNSAFE = (*PICKLES, ".pyd")

@@ -40,7 +40,7 @@ def look(store: Storage, hub: Hub, source: str) -> tuple[str, Facts]:
     A repository of the hub is pinned to the commit that it is at. TeacherInvalid, StoreUnavailable, HubUnavailable.
     """
     asked = hub_id(source)
-    if asked is not None:
+    if asked is not None and asked.kind == "model":
         found = hub.open(asked)
         return str(found.pinned), inspect(found)
     if "://" in source:

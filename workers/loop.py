@@ -32,7 +32,7 @@ from service.observations import (
     Stopped,
     StudentExported,
 )
-from service.sources import url_of
+from service.sources import DATA, url_of
 from service.status import Reason, Wish
 from workers import stages
 from workers.data.dataset import Dataset
@@ -232,7 +232,9 @@ def _run(host: RayHost, group: Group) -> Verdict:
         host.log("info", f"Attempt {order.number} starts on {ranks}, {host.device.type}.")
         teacher = local_folder(url_of(order.teacher_source, order.store))
         data = order.dataset
-        dataset = None if data is None else Dataset(data, local_folder(url_of(data.source, order.store)))
+        dataset = None
+        if data is not None:
+            dataset = Dataset(data, local_folder(url_of(data.source, order.store), DATA[data.format]))
         outcome = stages.run(order.spec, teacher, host, dataset)
     except (Fenced, Refused):
         raise

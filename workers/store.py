@@ -5,7 +5,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from service.errors import FewstepError
-from service.sources import hub_id
+from service.sources import NEEDED, hub_id
 from workers.hub import snapshot
 
 ASSETS = Path(__file__).parent / "assets"
@@ -164,18 +164,19 @@ def _copy(file: Path, target: Path) -> None:
             raise
 
 
-def local_folder(source: str) -> Path:
-    """A folder to read from: 'builtin:<name>' is a teacher that ships with the package, 'hf://org/name@commit' one of
+def local_folder(source: str, needed: Sequence[str] = NEEDED) -> Path:
+    """A folder to read from: 'builtin:<name>' is a teacher that ships with the package, 'hf://…@commit' a repository of
     the hub, anything else an fsspec URL.
 
-    A folder on a local file system is itself, any other is downloaded. Raises StoreLost; TeacherInvalid of the hub.
+    A folder on a local file system is itself, any other is downloaded; of a repository, the files that match `needed`.
+    Raises StoreLost; of the hub TeacherInvalid, or DataInvalid.
     """
     kind, _, name = source.partition(":")
     if kind == "builtin":
         return ASSETS / name / "teacher"
     with _lost(source):
         if (asked := hub_id(source)) is not None:
-            return snapshot(asked)
+            return snapshot(asked, needed)
         files, path = file_system(source)
         if isinstance(files, LocalFileSystem):
             return Path(path)

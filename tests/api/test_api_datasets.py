@@ -102,7 +102,7 @@ async def test_a_bad_dataset_is_refused_and_not_stored(server: Server) -> None:
     server.write("data/cut/0.tar", b"a.png".ljust(512, b"\0"))
     server.write("data/file.txt", b"a fox")
     before = await server.rows()
-    for source in ("data/cut", "data/file.txt", "data/none", "../data", "hf://org/name", "jobs", "a\0b"):
+    for source in ("data/cut", "data/file.txt", "data/none", "../data", "hf://org/name", "s3://a/b", "jobs", "a\0b"):
         answer = await register(server, "bad", source)
         assert (answer.status_code, answer.json()["code"]) == (422, "data_invalid"), answer.text
         (error,) = answer.json()["errors"]

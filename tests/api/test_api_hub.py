@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
 from api_fixtures import Server
-from hub_mirror import Mirror, Repository, mirror
+from hub_mirror import Mirror, Repository, ask, mirror
 from pydantic import SecretStr
 from tiny_stable_diffusion import TINY
 
@@ -17,7 +16,7 @@ from service.errors import TeacherInvalid
 from service.folder import StoredFolder
 from service.hub import FIRST_BYTES, Hub
 from service.inspection import inspect
-from service.sources import hub_id
+from service.sources import hub_id, url_of
 from service.storage import Storage
 from service.teachers import look
 from workers.artifact import load_student
@@ -52,10 +51,7 @@ def served(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A mirror that has it, asked by control plane and workers alike; the workers' cache is the test's own."""
     with mirror() as running:
         running.repositories[NAME] = Repository(published)
-        monkeypatch.setenv("HF_ENDPOINT", running.url)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
-        monkeypatch.delenv("HF_TOKEN", raising=False)
+        ask(running, tmp_path, monkeypatch)
         yield running
 
 
@@ -143,6 +139,7 @@ def test_models_that_cannot_be_had(served: Mirror, published: Path) -> None:
     assert "has no revision 'v9'" in refusal(served.url, f"hf://{NAME}@v9")
     assert "hf://org/name@revision" in refusal(served.url, "hf://name-alone")
     assert "hf://org/name@revision" in refusal(served.url, "hf://../../etc/passwd")
+    assert "hf://org/name@revision" in refusal(served.url, f"hf://datasets/{NAME}")
 
 
 def test_what_a_published_model_may_lack(served: Mirror, published: Path) -> None:
@@ -175,7 +172,8 @@ def test_the_workers_open_what_was_registered(served: Mirror, tmp_path: Path) ->
     (in_cache,) = (tmp_path / "cache").glob("models--*/snapshots/*")
     (in_cache / "unet/diffusion_pytorch_model.bin").write_bytes(b"\x80\x04")  # of another program
     assert load_student(local_folder(source(served)), ["a cat"]).image_size == model.image_size
-    assert again != folder
+    assert again == folder
+    assert {file.relative_to(folder).as_posix() for file in again.rglob("*") if file.is_file()} == fetched
 
 
 def test_what_workers_say_of_a_hub_that_refuses(
@@ -198,9 +196,26 @@ def test_ids_of_the_hub() -> None:
         ("hf://a/b", "a/b", None),
         ("hf://a-b/c.d@refs/pr/1", "a-b/c.d", "refs/pr/1"),
         ("hf://a/b@v1.0", "a/b", "v1.0"),
+        ("hf://datasets/a/b", "a/b", None),
+        ("hf://datasets/a/b@refs/convert/parquet", "a/b", "refs/convert/parquet"),
     ]:
         found = hub_id(text)
         assert found is not None
         assert (found.repo, found.revision, str(found)) == (repo, revision, text)
-    for text in ("a/b", "hf://a", "hf://a/b/c", "hf://a/b@", "hf://a/..", "hf://a/b@../x", "hf://a/b?c", "s3://a/b"):
+        assert found.kind == ("dataset" if "datasets/" in text else "model")
+        assert url_of(text, "s3://bucket") == text
+    for text in (
+        "a/b",
+        "hf://a",
+        "hf://a/b/c",
+        "hf://a/b@",
+        "hf://a/..",
+        "hf://a/b@../x",
+        "hf://a/b?c",
+        "s3://a/b",
+        "hf://datasets/a",
+        "hf://datasets/datasets/a",
+        "hf://datasets/a/b/c",
+        "hf://datasets/a/..",
+    ):
         assert hub_id(text) is None

@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-LARGE = ".safetensors"
+import huggingface_hub
+import pytest
+
+from workers import hub
+
+LARGE = (".safetensors", ".parquet", ".tar")
 """Files that are large ones to git, whatever their size."""
 
 
@@ -44,13 +49,15 @@ class Repository:
 
 @dataclass
 class Mirror:
-    """The mirror's address, its repositories by name, and what it was asked for."""
+    """The mirror's address, its repositories by name ("datasets/org/name" are datasets), and what it was asked for."""
 
     url: str
     repositories: dict[str, Repository] = field(default_factory=dict)
     read: dict[str, int] = field(default_factory=dict)
     """By file: bytes that were given out."""
     broken: bool = False
+    whole: bool = False
+    """Whether it answers a range with the whole file, as some do."""
 
 
 @contextmanager
@@ -67,6 +74,15 @@ def mirror() -> Iterator[Mirror]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def ask(served: Mirror, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let workers in this process ask the mirror, without a token, and keep what they get in `folder`."""
+    monkeypatch.setenv("HF_ENDPOINT", served.url)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(folder / "none"))
+    monkeypatch.setattr(hub, "LINKS", folder / "links")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -87,12 +103,15 @@ class _Handler(BaseHTTPRequestHandler):
         parts = [unquote(part) for part in url.path.strip("/").split("/")]
         if mirror.broken:
             return self._send(507)  # one that clients do not try again
-        api = parts[:2] == ["api", "models"]
-        name = "/".join(parts[2:4] if api else parts[:2])
+        api = parts[0] == "api"
+        parts = parts[1:] if api else parts
+        dataset = parts[0] == "datasets"
+        parts = parts[1:] if api or dataset else parts
+        name = ("datasets/" if dataset else "") + "/".join(parts[:2])
         repository = mirror.repositories.get(name)
         if repository is None:
             return self._send(401, {"X-Error-Code": "RepoNotFound"})
-        what, revision, *rest = (parts[4:] if api else parts[2:]) or ("revision", "main")
+        what, revision, *rest = parts[2:] or ("revision", "main")
         if revision not in ("main", "v1/fine", repository.commit):
             return self._send(404, {"X-Error-Code": "RevisionNotFound"})
         if api and what == "revision":
@@ -125,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
         content, entry = (repository.folder / file).read_bytes(), repository.entry(file)
         headers = {"ETag": f'"{entry.get("lfs", entry)["oid"]}"', "X-Repo-Commit": repository.commit}
         status, asked = 200, self.headers.get("Range")
-        if asked:
+        if asked and not mirror.whole:
             start, _, end = asked.removeprefix("bytes=").partition("-")
             total, status = len(content), 206
             content = content[int(start) : int(end) + 1 if end else None]

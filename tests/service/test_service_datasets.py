@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.columnar import NotColumnar, arrow_rows, parquet_table
-from service.dataset_inspection import Facts, inspect
+from service.dataset_folder import Facts, StoredData
+from service.dataset_inspection import inspect
 from service.errors import DataInvalid
 from service.storage import Storage
 
@@ -150,7 +151,7 @@ def found(root: Path, files: Files) -> Facts:
         file = root / "data" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-    return inspect(Storage(root.as_uri()), "data")
+    return inspect(StoredData(Storage(root.as_uri()), "data"))
 
 
 @pytest.mark.parametrize(("files", "facts"), GOOD)
@@ -180,21 +181,20 @@ def test_what_is_wrong_is_said_in_a_sentence(files: Files, sentence: str, tmp_pa
     [
         ("nothing", "'nothing' is not a folder in the store"),
         ("a.txt", "put it into a folder of its own"),
-        ("hf://org/name", "download the dataset"),
         ("../a", "outside the store"),
     ],
 )
 def test_what_is_no_folder_of_the_store(path: str, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a fox")
     with pytest.raises(DataInvalid, match=sentence):
-        inspect(Storage(tmp_path.as_uri()), path)
+        StoredData(Storage(tmp_path.as_uri()), path)
 
 
 def test_a_store_without_folders() -> None:
     """As S3 has none: its paths are prefixes."""
     store = Storage("memory://store")
     store._fs.pipe({"/store/data/cat/a.png": b"12", "/store/data/dog/a.png": b"3", "/store/data2/b.png": b"4"})
-    assert inspect(store, "data") == Facts("images", "classes", 2, 3, ["cat", "dog"])
+    assert inspect(StoredData(store, "data")) == Facts("images", "classes", 2, 3, ["cat", "dog"])
 
 
 names = st.lists(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from service.data_names import IMAGES
 from service.errors import DataInvalid
 from service.observations import DatasetOrder
 from workers.data.sample import Reader
@@ -18,11 +19,6 @@ READERS = {
     "prompts": "prompts.Prompts",
 }
 """By format. A module is imported when a dataset of its format is opened."""
-
-IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-CAPTION_NAMES = ("caption", "text", "prompt")
-"""Of columns and fields, the first that is there."""
-LABEL_NAMES = ("label", "class", "cls")
 
 END = 16 * 1024
 """Bytes at the beginning and at the end of each file that tell it apart. The formats keep sizes and sums there."""
@@ -66,7 +62,7 @@ def look(folder: Path) -> Dataset:
         format = "webdataset"
     elif suffixes & {".arrow", ".parquet"}:
         format = "huggingface"
-    elif suffixes & IMAGES:
+    elif suffixes.intersection(IMAGES):
         format = "images"
     elif suffixes & {".txt", ".jsonl"}:
         format = "prompts"

@@ -7,17 +7,13 @@ from typing import Any
 import datasets
 from pyarrow import ArrowException
 
+from service.data_names import CAPTION_NAMES, IMAGE_NAMES, LABEL_NAMES, TRAIN, field
 from service.errors import DataInvalid
-from workers.data.dataset import CAPTION_NAMES, LABEL_NAMES, files_of
-from workers.data.images import field
+from workers.data.dataset import files_of
 from workers.data.sample import Corrupt, Sample
 
-IMAGE_NAMES = ("image", "img", "jpg", "png", "webp")
 TABLES = Path(tempfile.gettempdir()) / "fewstep-tables"
 """Parquet is read as Arrow, kept here for all processes of this machine; it may be emptied when no job runs."""
-
-SPLIT = "train"
-"""Of several, the one that is read."""
 
 
 class HuggingFace:
@@ -69,11 +65,11 @@ def opened(folder: Path) -> datasets.Dataset:
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
         found = datasets.load_from_disk(str(folder))
         if isinstance(found, datasets.DatasetDict):
-            return found[SPLIT] if SPLIT in found else next(iter(found.values()))
+            return found[TRAIN] if TRAIN in found else next(iter(found.values()))
         return found
     for suffix in (".parquet", ".arrow"):
         files = [file for file in files_of(folder) if file.suffix.lower() == suffix]
-        train = [str(file) for file in files if SPLIT in file.relative_to(folder).as_posix()]
+        train = [str(file) for file in files if TRAIN in file.relative_to(folder).as_posix()]
         if paths := train or [str(file) for file in files]:
             if suffix == ".parquet":
                 return datasets.Dataset.from_parquet(paths, cache_dir=str(TABLES))

@@ -7,11 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from service.data_names import CAPTION_NAMES, IMAGES, LABEL_NAMES, METADATA, field
 from service.errors import DataInvalid
-from workers.data.dataset import CAPTION_NAMES, IMAGES, LABEL_NAMES, files_of, some
+from workers.data.dataset import files_of, some
 from workers.data.sample import Corrupt, Sample
-
-METADATA = ("metadata.jsonl", "metadata.csv")
 
 
 class Images:
@@ -22,7 +21,7 @@ class Images:
         everything = files_of(folder)
         self._files = [file for file in everything if file.suffix.lower() in IMAGES]
         if not self._files:
-            raise DataInvalid(f"{folder.name} has 0 images; give a folder with {', '.join(sorted(IMAGES))} files")
+            raise DataInvalid(f"{folder.name} has 0 images; give a folder with {', '.join(IMAGES)} files")
         self._rows: dict[Path, dict[str, Any]] = {}
         for file in everything:
             if file.name in METADATA:
@@ -62,12 +61,6 @@ class Images:
 
     def classes(self) -> list[str]:
         return sorted({label for file in self._files if (label := self._label(file)) is not None})
-
-
-def field(row: dict[str, Any], names: tuple[str, ...]) -> str | None:
-    """The first of the fields that is there and not empty."""
-    found = (str(row[name]).strip() for name in names if row.get(name) is not None)
-    return next((text for text in found if text), None)
 
 
 def rows_of(file: Path) -> dict[str, dict[str, Any]]:

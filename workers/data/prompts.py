@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
+from service.data_names import CAPTION_NAMES, field
 from service.errors import DataInvalid
-from workers.data.dataset import CAPTION_NAMES, files_of
-from workers.data.images import field
+from workers.data.dataset import files_of
 from workers.data.sample import Corrupt, Sample
 
 

@@ -6,9 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.data_names import CAPTION_NAMES, IMAGES, LABEL_NAMES, field
 from service.errors import DataInvalid
-from workers.data.dataset import CAPTION_NAMES, IMAGES, LABEL_NAMES, files_of
-from workers.data.images import field
+from workers.data.dataset import files_of
 from workers.data.sample import Corrupt, Sample
 
 SAID = (".txt", ".cls", ".json")
@@ -34,7 +34,7 @@ class WebDataset:
         for tar in files_of(folder):
             if tar.suffix.lower() == ".tar":
                 self._samples += [(tar, stem, members) for stem, members in index(tar).items()]
-        if not any(IMAGES & members.keys() for _, _, members in self._samples):
+        if not any(members.keys() & IMAGES for _, _, members in self._samples):
             raise DataInvalid(
                 f"the tars of {folder.name} hold 0 images; files of one stem are a sample: 0.jpg with 0.txt or 0.cls"
             )
@@ -48,7 +48,7 @@ class WebDataset:
 
     def read(self, index: int) -> Sample:
         tar, _, members = self._samples[index]
-        images = sorted(IMAGES & members.keys())
+        images = sorted(members.keys() & IMAGES)
         if not images:
             raise Corrupt("it has no image")
         caption, label = None, None

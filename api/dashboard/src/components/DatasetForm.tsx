@@ -7,7 +7,7 @@ import { Notice } from "./Notice";
 
 const FIELDS = [
   ["name", "Name", "my-images", "How jobs name it."],
-  ["source", "Source", "data/my-images", "The folder's path inside the artifact store."],
+  ["source", "Source", "data/my-images", "The folder's path inside the artifact store, or hf://datasets/org/name@revision."],
 ] as const;
 
 export function DatasetForm({ onMade }: { onMade: () => void }) {
@@ -37,8 +37,9 @@ export function DatasetForm({ onMade }: { onMade: () => void }) {
       <div className="card-head"><h2 id="register-dataset">Register a dataset</h2></div>
       <form className="stack" onSubmit={(event) => void submit(event)}>
         <p className="quiet">
-          Put a folder into the artifact store: images (classes are sub-folders, captions a metadata.jsonl), WebDataset
-          tars, a Hugging Face dataset, or a .txt of prompts. What it is, is found by looking.
+          Put a folder into the artifact store, or name a dataset of the Hugging Face hub: images (classes are
+          sub-folders, captions a metadata.jsonl), WebDataset tars, Parquet, or a .txt of prompts. What it is, is found
+          by looking.
         </p>
         <div className="fields">
           {FIELDS.map(([name, label, example, help]) => (
