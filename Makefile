@@ -7,7 +7,7 @@ DASHBOARD_SOURCES := $(shell find $(DASHBOARD) -type f -not -path '*/node_module
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo methods up test lint chaos bench bench-control teacher clean
+.PHONY: help setup demo methods up test lint chaos bench bench-control bench-core teacher clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -47,6 +47,11 @@ bench: setup  ## Ratios against the bare loop (each method), ray job submit and 
 
 bench-control: setup  ## The control plane's speed on both databases, each figure beside its bar (8 minutes)
 	@$(BIN)/python tests/bench/bench_control.py
+
+TINY ?=
+
+bench-core: .make/python  ## The training core on one GPU with networks of real size; TINY=1 tries it on a CPU (minutes)
+	@$(BIN)/python tests/bench/bench_core.py $(if $(TINY),--tiny)
 
 teacher: .make/python  ## Train the shipped digits teacher and its evaluator again
 	@$(BIN)/python -m workers.pretrain
