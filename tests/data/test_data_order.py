@@ -34,9 +34,9 @@ def test_every_pass_sees_each_item_once_on_any_number_of_workers(items: int, eac
     size = each * shares
     seen: list[int] = []
     for step in range(-(-3 * items // size)):
-        whole = BatchRng(5, 1, step, turn, batch_size=size).places(items)
+        whole = BatchRng(5, 1, step, turn, batch_size=size).places((items,))
         parts = [
-            BatchRng(5, 1, step, turn, batch_size=size, share=i, shares=shares).places(items) for i in range(shares)
+            BatchRng(5, 1, step, turn, batch_size=size, share=i, shares=shares).places((items,)) for i in range(shares)
         ]
         assert torch.equal(torch.cat(parts), whole)
         seen += whole.tolist()
@@ -48,7 +48,7 @@ def test_every_pass_sees_each_item_once_on_any_number_of_workers(items: int, eac
 
 def test_the_order_is_a_function_of_seed_stage_and_turn_alone() -> None:
     def first(*key: int) -> list[int]:
-        return BatchRng(*key, batch_size=32).places(1000).tolist()
+        return BatchRng(*key, batch_size=32).places((1000,)).tolist()
 
     assert first(0, 0, 0, 0) == first(0, 0, 0, 0)
     assert len({tuple(first(*key)) for key in [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 0, 1)]}) == 4
@@ -107,7 +107,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
         return batch
 
     monkeypatch.setattr(StoredSource, "batch", watched)
-    monkeypatch.setattr(finish, "export", lambda *_: None)
+    monkeypatch.setattr(finish, "export", lambda *_, **__: None)
     return batches
 
 
@@ -173,7 +173,7 @@ def test_prompts_of_a_file_are_all_asked_of_a_teacher_that_needs_no_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer, "LARGEST_SAMPLE", math.inf)
-    monkeypatch.setattr(finish, "export", lambda teacher, *_: asked.append(teacher.prompts))
+    monkeypatch.setattr(finish, "export", lambda teacher, *_, **__: asked.append(teacher.prompts))
     asked: list[Any] = []
     fetched: set[int] = set()
     rows = Chunks.rows
