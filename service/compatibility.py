@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from service.errors import InvalidRequest, Pointer
-from service.families import FLOWS, UNET2D
+from service.families import FLOWS, ONE_SIZE, UNET2D
 from service.methods import METHODS
 from service.methods.base import MethodSettings
 from service.spec import JobSpec
@@ -16,6 +16,8 @@ IMAGES = [1, 8, 8]
 def check(spec: JobSpec, teacher: Teacher, dataset: Dataset | None = None) -> None:
     """InvalidRequest names every field that does not fit the teacher or the dataset, and what would."""
     wrong = [Pointer(field, detail) for field, detail in _asked_by(spec, teacher, dataset)]
+    if spec.aspect_buckets:
+        wrong += [Pointer("/aspect_buckets", detail) for detail in _not_sorted(spec, teacher, dataset)]
     if spec.evaluation.prompts is not None and not teacher.text:
         wrong.append(Pointer("/evaluation/prompts", f"Remove them: teacher '{teacher.name}' takes no text."))
     for i, stage in enumerate(spec.chain()):
@@ -62,6 +64,17 @@ def _asked_by(spec: JobSpec, teacher: Teacher, dataset: Dataset | None) -> Itera
             f"Dataset '{dataset.name}' has {len(dataset.classes)} classes, and {name} knows {teacher.num_classes}: "
             "register a dataset without the others.",
         )
+
+
+def _not_sorted(spec: JobSpec, teacher: Teacher, dataset: Dataset | None) -> Iterator[str]:
+    """Why images cannot be brought to several sizes."""
+    if teacher.family in ONE_SIZE:
+        yield f"Set it to false: the network of teacher '{teacher.name}' takes images of its own size alone."
+    if dataset is None or dataset.format == "prompts":
+        yield "Set it to false, or name a dataset of images in `data`: there are none to be brought to several sizes."
+    elif all(stage.method.data() != "images" for stage in spec.chain()):
+        kinds = ", ".join(dict.fromkeys(stage.method.kind for stage in spec.chain()))
+        yield f"Set it to false: {kinds} as set here learns from no images of a dataset."
 
 
 def _misfits(method: MethodSettings, teacher: Teacher, dataset: Dataset | None) -> Iterator[tuple[str, str]]:

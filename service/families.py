@@ -62,6 +62,7 @@ class Family:
             image's and the prompt's together.
         linear_attention: whether its queries meet no keys one by one where it looks at the image.
         patch_side: latents to a token along a side; 0: what the `first` weights say.
+        one_size: whether its network takes images of its own size alone.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Family:
     both_layers: str = ""
     linear_attention: bool = False
     patch_side: int = 0
+    one_size: bool = False
 
     @property
     def transformer(self) -> bool:
@@ -160,12 +162,14 @@ PIPELINES: dict[str, Family] = {
         patch_side=2,
     ),  # it cuts prompts to their own length, up to 512 tokens; few are longer than this
     "DiTPipeline": Family(
-        "dit", "transformer", "DiTTransformer2DModel", text=False, parts=(), legacy_norm="ada_norm_zero"
+        "dit", "transformer", "DiTTransformer2DModel", text=False, parts=(), legacy_norm="ada_norm_zero", one_size=True
     ),
 }
 """By the `_class_name` of model_index.json."""
 
 FLOWS = frozenset(family.name for family in PIPELINES.values() if family.flow)
+
+ONE_SIZE = frozenset({UNET2D} | {family.name for family in PIPELINES.values() if family.one_size})
 
 LATENT_FACTORS = {family.name: 32 if family.name == "sana" else 8 for family in PIPELINES.values()}
 """Pixels to a latent along a side, of the families' published VAEs."""

@@ -117,6 +117,12 @@ class JobSpec(Strict):
     data: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
         None, description="Name or id of a registered dataset: images to learn from, captions to ask a teacher for."
     )
+    aspect_buckets: bool = Field(
+        False,
+        description="Bring each image of the data to the nearest of a few sizes of about the teacher's area, up to "
+        "2:1, where else all are cropped to the teacher's own size. A batch is of one size; the last one of a pass is "
+        "filled up from the next pass over the images of that size.",
+    )
     method: Method | None = Field(None, description="The method of a job with a single stage.")
     stages: list[Stage] | None = Field(
         None,

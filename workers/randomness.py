@@ -5,7 +5,9 @@ one would, and a resumed run sees what an unbroken one would: there is no genera
 """
 
 import hashlib
+from bisect import bisect_right
 from functools import lru_cache
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -37,6 +39,10 @@ class BatchRng:
         rows = self.size if rows is None else rows
         return self._mine(torch.randn(rows * self._shares, *shape, generator=self._generator)).to(self.device)
 
+    def normal_like(self, x: Tensor) -> Tensor:
+        """N(0, 1) of the shape of x [rows, ...]."""
+        return self.normal(tuple(x.shape[1:]), len(x))
+
     def uniform(self, rows: int | None = None) -> Tensor:
         """Stratified over the whole batch: [rows] float64 on the CPU, one draw in each of B equal parts of [0, 1)."""
         total = (self.size if rows is None else rows) * self._shares
@@ -53,18 +59,24 @@ class BatchRng:
         """One number in [0, high), the same for every share."""
         return int(torch.randint(high, (), generator=self._generator))
 
-    def places(self, items: int) -> Tensor:
-        """Which of `items` stored samples this share of the batch is made of: [size] int64 on the CPU.
+    def places(self, groups: tuple[int, ...]) -> Tensor:
+        """Which stored samples this share of the batch is made of: [size] int64 on the CPU, all of one group.
 
-        Step after step, each turn goes through all items in an order of its own, then again in another order: no item
-        comes a second time before all have come once.
+        Step after step, each turn goes through all samples in an order of its own, then again in another order: none
+        comes a second time before all of its group have come once. Where a group's last batch of a pass is not full,
+        the group's next pass begins in it.
+
+        Args:
+            groups: samples of each; the places of a group follow those of the group before.
         """
-        first = self._step * self._total
+        key = (self._seed, self._stage, self._turn)
+        group, batches = whose_turn(key, self._step, self._total, groups)
+        first, samples = batches * self._total, groups[group]
         position = self._mine(torch.arange(first, first + self._total))
-        place, passes = position % items, position // items
+        place, passes = position % samples, position // samples
         for number in passes.unique().tolist():
             now = passes == number
-            place[now] = order((self._seed, self._stage, self._turn, number), items)[place[now]]
+            place[now] = order((*key, number), groups)[sum(groups[:group]) + place[now]]
         return place
 
 
@@ -75,6 +87,35 @@ def generator(key: tuple[int | str, ...]) -> torch.Generator:
 
 
 @lru_cache(maxsize=8)
-def order(key: tuple[int, ...], items: int) -> Tensor:
-    """All of 0 … items - 1, shuffled. Kept for the next steps: do not write to it."""
-    return torch.randperm(items, generator=generator(("order", *key)))
+def order(key: tuple[int, ...], groups: tuple[int, ...]) -> Tensor:
+    """All places, shuffled within each group. Kept for the next steps: do not write to it."""
+    rng, starts = generator(("order", *key)), accumulate(groups, initial=0)
+    return torch.cat([start + torch.randperm(n, generator=rng) for start, n in zip(starts, groups, strict=False)])
+
+
+def whose_turn(key: tuple[int, ...], step: int, batch_size: int, groups: tuple[int, ...]) -> tuple[int, int]:
+    """The group that the batch of `step` is of, and how many batches of that group came before it.
+
+    In a pass each group has as many turns as its samples fill batches, less what the pass before took of them.
+    """
+    if len(groups) == 1:
+        return 0, step
+
+    def batches(passes: int) -> list[int]:
+        """Of each group, to go through all of it so many times."""
+        return [-(-passes * samples // batch_size) for samples in groups]
+
+    begun = range(step * batch_size // sum(groups) + 2)
+    number = bisect_right(begun, step, key=lambda passes: sum(batches(passes))) - 1
+    before, after = batches(number), batches(number + 1)
+    turns = turns_of((*key, number), tuple(last - first for first, last in zip(before, after, strict=True)))
+    position = step - sum(before)
+    group = int(turns[position])
+    return group, before[group] + int((turns[:position] == group).sum())
+
+
+@lru_cache(maxsize=8)
+def turns_of(key: tuple[int, ...], batches: tuple[int, ...]) -> Tensor:
+    """The groups of a pass's batches, shuffled. Kept as `order` is."""
+    turns = torch.repeat_interleave(torch.arange(len(batches)), torch.tensor(batches))
+    return turns[torch.randperm(len(turns), generator=generator(("turns", *key)))]

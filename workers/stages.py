@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from service.errors import TeacherInvalid
+from service.errors import DataInvalid, TeacherInvalid
 from service.methods.base import MethodSettings, PairSettings
 from service.spec import JobSpec
 from service.status import Wish
 from workers import finish, preflight
 from workers.artifact import folder_sha256, load_student
 from workers.compute import hasten, lay_out
+from workers.data.chunks import Chunks
 from workers.data.dataset import Dataset
 from workers.data.digits import load_digits
 from workers.data.encode import CaptionRows, encode
@@ -59,11 +60,16 @@ def run(spec: JobSpec, teacher_folder: Path, host: Host, dataset: Dataset | None
 
     identity, source = _identity(spec, teacher_folder), None
     images = any(stage.method.data() == "images" for stage in spec.chain())
+    if spec.aspect_buckets and (dataset is None or not images):
+        raise DataInvalid("aspect_buckets is of use to methods that learn from a dataset's images: set it to false")
     if dataset is not None and (model.text or images):
-        chunks = encode(dataset, model, host, images, folder_sha256(teacher_folder))
+        chunks = encode(dataset, model, host, images, folder_sha256(teacher_folder), spec.aspect_buckets)
         if isinstance(chunks, Wish):
             return Outcome(chunks, _steps_before(spec, state.stage) + state.step)
         source, identity = StoredSource(chunks, captions=model.text), f"{identity} data={dataset.identity}"
+        if spec.aspect_buckets:
+            identity += " by size"  # so are the captions ordered
+            _warn_of_small(chunks, spec, host)
         if isinstance(model, PipelineModel) and model.text:
             model.tell(CaptionRows(chunks), chunks.captions)
 
@@ -145,6 +151,14 @@ def train(
         if stopped or state.stage + 1 == len(chain):
             return stopped
         state.stage, state.step, state.live = state.stage + 1, 0, {}
+
+
+def _warn_of_small(chunks: Chunks, spec: JobSpec, host: Host) -> None:
+    """Of sizes with fewer images than make a batch."""
+    batch = max(stage.method.batch_size for stage in spec.chain() if stage.method.data() == "images")
+    small = [f"{samples} of {size}" for size, samples in chunks.sizes.items() if samples < batch]
+    if small:
+        host.log("warning", f"Fewer images than a batch of {batch} has, so it repeats them: {', '.join(small)}.")
 
 
 def _identity(spec: JobSpec, teacher_folder: Path) -> str:

@@ -94,7 +94,7 @@ def test_latents_and_rows_are_those_of_the_pipeline(sdxl: PipelineModel, tmp_pat
     rows = everything(chunks)
     assert chunks.captions == TOLD
     for i in range(COUNT):
-        image = pixels((folder / f"{i:03}.png").read_bytes(), sdxl.image_size)
+        image = pixels((folder / f"{i:03}.png").read_bytes(), 3, [sdxl.image_size[1:]])
         torch.testing.assert_close(rows["images"][i : i + 1], sdxl.encode(image[None]), atol=1e-5, rtol=0)
     assert (sdxl.decode(rows["images"]).shape[1:]) == sdxl.image_size
     for name, row in sdxl.family.encode(sdxl.pipe, TOLD).items():

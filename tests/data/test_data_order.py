@@ -34,9 +34,9 @@ def test_every_pass_sees_each_item_once_on_any_number_of_workers(items: int, eac
     size = each * shares
     seen: list[int] = []
     for step in range(-(-3 * items // size)):
-        whole = BatchRng(5, 1, step, turn, batch_size=size).places(items)
+        whole = BatchRng(5, 1, step, turn, batch_size=size).places((items,))
         parts = [
-            BatchRng(5, 1, step, turn, batch_size=size, share=i, shares=shares).places(items) for i in range(shares)
+            BatchRng(5, 1, step, turn, batch_size=size, share=i, shares=shares).places((items,)) for i in range(shares)
         ]
         assert torch.equal(torch.cat(parts), whole)
         seen += whole.tolist()
@@ -48,7 +48,7 @@ def test_every_pass_sees_each_item_once_on_any_number_of_workers(items: int, eac
 
 def test_the_order_is_a_function_of_seed_stage_and_turn_alone() -> None:
     def first(*key: int) -> list[int]:
-        return BatchRng(*key, batch_size=32).places(1000).tolist()
+        return BatchRng(*key, batch_size=32).places((1000,)).tolist()
 
     assert first(0, 0, 0, 0) == first(0, 0, 0, 0)
     assert len({tuple(first(*key)) for key in [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 0, 1)]}) == 4

@@ -241,17 +241,17 @@ def test_a_file_that_changed_makes_another_dataset(tmp_path: Path) -> None:
 
 
 def test_pixels_are_scaled_and_cropped_to_the_centre() -> None:
-    wide = pixels(png(5, 3 * SIDE, SIDE), (3, SIDE, SIDE))
+    wide = pixels(png(5, 3 * SIDE, SIDE), 3, [(SIDE, SIDE)])
     assert wide.shape == (3, SIDE, SIDE)
     assert wide.unique().tolist() == pytest.approx([15 / 127.5 - 1])
-    assert pixels(png(85, SIDE, SIDE, "L"), (3, 4, 6)).unique().tolist() == [1.0]
-    assert pixels(png(0, 2 * SIDE, SIDE), (1, 4, 4)).unique().tolist() == [-1.0]
+    assert pixels(png(85, SIDE, SIDE, "L"), 3, [(4, 6)]).unique().tolist() == [1.0]
+    assert pixels(png(0, 2 * SIDE, SIDE), 1, [(4, 4)]).unique().tolist() == [-1.0]
 
 
 def test_what_is_transparent_is_white() -> None:
     stream = io.BytesIO()
     Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 0)).save(stream, "PNG")
-    assert pixels(stream.getvalue(), (3, SIDE, SIDE)).unique().tolist() == [1.0]
+    assert pixels(stream.getvalue(), 3, [(SIDE, SIDE)]).unique().tolist() == [1.0]
 
 
 @pytest.mark.parametrize(
@@ -267,4 +267,4 @@ def test_what_is_transparent_is_white() -> None:
 )
 def test_an_image_that_shows_nothing_is_corrupt(content: bytes, why: str) -> None:
     with pytest.raises(Corrupt, match=why):
-        pixels(content, (3, 64, 64) if "4 by 4" in why else (3, SIDE, SIDE))
+        pixels(content, 3, [(64, 64) if "4 by 4" in why else (SIDE, SIDE)])

@@ -39,16 +39,17 @@ def opened(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, B
     return pipe, denoiser.eval().requires_grad_(False)
 
 
-def queries(denoiser: Backbone, n: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+def queries(denoiser: Backbone, n: int = 2, wide: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     rng = torch.Generator().manual_seed(5)
-    x = torch.randn(n, *denoiser.shape, generator=rng)
+    channels, height, width = denoiser.shape
+    x = torch.randn(n, channels, height, 3 * width // 2 if wide else width, generator=rng)
     return x, torch.linspace(0.3, 0.9, n, dtype=torch.float64) * denoiser.path.t_max, torch.arange(n)
 
 
 @torch.no_grad()
-def ends(tiny: Tiny, pipe: Any, denoiser: Backbone, guidance: float) -> tuple[Tensor, Tensor]:
+def ends(tiny: Tiny, pipe: Any, denoiser: Backbone, guidance: float, wide: bool = False) -> tuple[Tensor, Tensor]:
     """Latents after a few steps of the pipeline's own, and of ours from the same noise on the same times."""
-    noise = queries(denoiser)[0]
+    noise = queries(denoiser, wide=wide)[0]
     theirs = tiny.run(pipe, PROMPTS, noise, STEPS, guidance)
     network, labels = guided(denoiser, guidance), torch.arange(len(PROMPTS))
     start = noise * float(getattr(pipe.scheduler, "init_noise_sigma", 1))
@@ -63,6 +64,20 @@ def test_our_steps_are_the_pipelines(tiny: Tiny, opened: tuple[Any, Backbone]) -
         ours, theirs = ends(tiny, *opened, guidance)
         assert theirs.std() > 0.1
         torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=0)
+
+
+def test_our_steps_are_the_pipelines_at_a_size_that_is_not_the_networks_own(
+    tiny: Tiny, opened: tuple[Any, Backbone]
+) -> None:
+    denoiser = opened[1]
+    if denoiser.multiple() is None:
+        return  # it has one size
+    ours, theirs = ends(tiny, *opened, tiny.guidances[-1], wide=True)
+    assert theirs.shape[-1] == 3 * theirs.shape[-2] // 2
+    assert theirs.std() > 0.1
+    torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=0)
+    x, t, labels = queries(denoiser, wide=True)
+    assert all(h.shape[-1] == 3 * h.shape[-2] // 2 for h in denoiser.features(x, t, labels))
 
 
 def test_many_prompts_are_encoded_as_few_are(tiny: Tiny, opened: tuple[Any, Backbone], monkeypatch: Any) -> None:
@@ -162,6 +177,6 @@ def test_a_planted_fault_is_found(kind: str, number: int, monkeypatch: pytest.Mo
     pipe.set_progress_bar_config(disable=True)
     denoiser = tiny.family.of(pipe, PROMPTS).eval().requires_grad_(False)
     tiny.faults[number].plant(denoiser, monkeypatch)
-    ours, theirs = ends(tiny, pipe, denoiser, tiny.guidances[-1])
+    ours, theirs = ends(tiny, pipe, denoiser, tiny.guidances[-1], wide=denoiser.multiple() is not None)
     assert ours.isfinite().all()
     assert not torch.allclose(ours, theirs, atol=10 * TOLERANCE)

@@ -45,6 +45,12 @@ def forgotten(row: str) -> Callable[[Any, pytest.MonkeyPatch], None]:
     return plant
 
 
+def pixels(pipe: Any, noise: Tensor) -> dict[str, int]:
+    """What a pipeline is told of the size of the noise."""
+    height, width = (side * pipe.vae_scale_factor for side in noise.shape[-2:])
+    return {"height": height, "width": width}
+
+
 @dataclass(frozen=True)
 class Tiny:
     """Args:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
-from tiny import Fault, Tiny
+from tiny import Fault, Tiny, pixels
 from tiny_sd3 import COMMON, SHIFTED, vae
 from tiny_text import clip, clip_tokenizer, t5, t5_tokenizer
 from torch import Tensor
@@ -49,21 +49,18 @@ def dev() -> FluxPipeline:
 def run(
     pipe: Any, prompts: list[str], noise: Tensor, steps: int, guidance: float, embedded_guidance: float = 3.5
 ) -> Tensor:
-    """The pipeline's own size is 128 whatever its network is, so that it is told the size in pixels."""
     batch, channels, height, width = noise.shape
-    pixels = height * pipe.vae_scale_factor, width * pipe.vae_scale_factor
     packed = pipe(
         prompts,
         negative_prompt=[""] * batch,  # one text for all would be one row, which it cannot join to the images
         true_cfg_scale=guidance,
         guidance_scale=embedded_guidance,
-        height=pixels[0],
-        width=pixels[1],
+        **pixels(pipe, noise),
         latents=pipe._pack_latents(noise, batch, channels, height, width),
         num_inference_steps=steps,
         output_type="latent",
     ).images
-    latents: Tensor = pipe._unpack_latents(packed, *pixels, pipe.vae_scale_factor)
+    latents: Tensor = pipe._unpack_latents(packed, **pixels(pipe, noise), vae_scale_factor=pipe.vae_scale_factor)
     return latents
 
 

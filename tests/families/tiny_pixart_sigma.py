@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from diffusers import PixArtSigmaPipeline, PixArtTransformer2DModel
-from tiny import Fault, Tiny, forgotten, wrong_prediction, wrong_time
+from tiny import Fault, Tiny, forgotten, pixels, wrong_prediction, wrong_time
 from tiny_dit import scheduler, wrong_half
 from tiny_stable_diffusion import SIZE, vae
 from tiny_text import t5, t5_tokenizer
@@ -41,9 +41,10 @@ def pixart_sigma() -> PixArtSigmaPipeline:
 
 
 def run(pipe: Any, prompts: list[str], noise: Tensor, steps: int, guidance: float) -> Tensor:
-    """At the network's own size: the pipeline's list of sizes has none as small as this one."""
+    """At the size asked for: the pipeline's list of sizes has none as small as this one."""
     latents: Tensor = pipe(
         prompts,
+        **pixels(pipe, noise),
         latents=noise,
         num_inference_steps=steps,
         guidance_scale=guidance,

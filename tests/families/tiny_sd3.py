@@ -12,7 +12,7 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
-from tiny import Fault, Tiny, forgotten, wrong_prediction, wrong_time
+from tiny import Fault, Tiny, forgotten, pixels, wrong_prediction, wrong_time
 from tiny_text import clip_tokenizer, clip_with_projection, t5, t5_tokenizer
 from torch import Tensor
 
@@ -70,7 +70,12 @@ def sd3(**more: Any) -> StableDiffusion3Pipeline:
 
 def run(pipe: Any, prompts: list[str], noise: Tensor, steps: int, guidance: float) -> Tensor:
     latents: Tensor = pipe(
-        prompts, latents=noise, num_inference_steps=steps, guidance_scale=guidance, output_type="latent"
+        prompts,
+        **pixels(pipe, noise),
+        latents=noise,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        output_type="latent",
     ).images
     return latents
 

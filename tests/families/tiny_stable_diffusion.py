@@ -4,6 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -12,10 +13,11 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from tiny import Fault, Tiny, forgotten, wrong_prediction, wrong_time
+from tiny import Fault, Tiny, forgotten, pixels, wrong_prediction, wrong_time
 from tiny_text import clip, clip_tokenizer, clip_with_projection
 from torch import Tensor
 
+from workers.families import sdxl as sdxl_adapter
 from workers.families.sdxl import SDXL
 from workers.families.stable_diffusion import StableDiffusion
 
@@ -92,13 +94,24 @@ def sdxl() -> StableDiffusionXLPipeline:
 
 def run(pipe: Any, prompts: list[str], noise: Tensor, steps: int, guidance: float) -> Tensor:
     latents: Tensor = pipe(
-        prompts, latents=noise, num_inference_steps=steps, guidance_scale=guidance, output_type="latent"
+        prompts,
+        **pixels(pipe, noise),
+        latents=noise,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        output_type="latent",
     ).images
     return latents
 
 
+def wrong_sizes(denoiser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the network, whatever the size of x is."""
+    own = sdxl_adapter.sizes(torch.zeros(1, *denoiser.shape), denoiser.pixels)
+    monkeypatch.setattr(sdxl_adapter, "sizes", lambda x, _: own.expand(len(x), -1))
+
+
 COMMON = [Fault("time", wrong_time), Fault("prediction", wrong_prediction), Fault("prompt", forgotten("prompt"))]
-SDXLS = [Fault("pooled", forgotten("pooled")), Fault("sizes", forgotten("sizes"))]
+SDXLS = [Fault("pooled", forgotten("pooled")), Fault("sizes", wrong_sizes)]
 TINY = {
     "stable-diffusion-1": Tiny(StableDiffusion, stable_diffusion, run, COMMON),
     "stable-diffusion-2": Tiny(StableDiffusion, lambda: stable_diffusion(prediction_type="v_prediction"), run, COMMON),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
-from tiny import Fault, Tiny, forgotten, wrong_prediction, wrong_time
+from tiny import Fault, Tiny, forgotten, pixels, wrong_prediction, wrong_time
 from tiny_sd3 import SHIFTED
 from tiny_text import LETTERS
 from torch import Tensor
@@ -96,8 +96,7 @@ def run(pipe: Any, prompts: list[str], noise: Tensor, steps: int, guidance: floa
     """The pipeline guides by c + g (c - u), so its g is one less than ours. It writes into the list of prompts."""
     latents: Tensor = pipe(
         list(prompts),
-        height=2 * SIZE,
-        width=2 * SIZE,
+        **pixels(pipe, noise),
         latents=noise,
         num_inference_steps=steps,
         guidance_scale=guidance - 1,

@@ -8,7 +8,7 @@ from tiny_all import TINY
 
 from service import compatibility
 from service.errors import InvalidRequest
-from service.families import FLOWS, PIPELINES
+from service.families import FLOWS, ONE_SIZE, PIPELINES
 from service.methods import METHODS
 from service.spec import JobSpec
 from service.tables import Dataset, Teacher
@@ -120,6 +120,27 @@ def test_with_images_the_methods_that_need_them_are_named_too() -> None:
     found = misfits("dit", CLASSES, method={"kind": "shortcut"})["/method/kind"]
     assert {"progressive", "reflow"} <= set(named(found))
     assert "progressive" not in named(misfits("dit", method={"kind": "shortcut"})["/method/kind"])
+
+
+def test_several_sizes_are_for_images_and_for_networks_that_take_them() -> None:
+    def refusal(family: str, data: Dataset | None, kind: str = "progressive") -> str:
+        return misfits(family, data, aspect_buckets=True, method={"kind": kind}).get("/aspect_buckets", "")
+
+    assert refusal("sdxl", CAPTIONS) == ""
+    assert "name a dataset of images in `data`" in refusal("sdxl", None)
+    assert "name a dataset of images in `data`" in refusal("sdxl", PROMPTS)
+    assert "reflow as set here learns from no images" in refusal("sdxl", CAPTIONS, "reflow")
+    assert "takes images of its own size alone" in refusal("dit", CLASSES)
+    assert "takes images of its own size alone" in refusal("unet2d", CLASSES)
+
+
+@pytest.mark.parametrize(
+    "name", ["stable-diffusion-1", "sdxl", "sd3", "flux-dev", "pixart-sigma", "sana", "z-image", "dit"]
+)
+def test_the_workers_take_several_sizes_where_the_service_says_so(name: str) -> None:
+    family = TINY[name].family
+    network = family.of(TINY[name].make(), ["a", "b"])
+    assert (network.multiple() is None) is (PIPELINES[family.pipeline.__name__].name in ONE_SIZE)
 
 
 def test_a_pipelines_student_has_its_size() -> None:

@@ -17,7 +17,8 @@ from torch import Tensor
 from service.errors import DataInvalid
 from service.status import Wish
 from workers.artifact import Model
-from workers.data.chunks import Chunks, write_chunk
+from workers.data.buckets import sizes_for
+from workers.data.chunks import Chunks, Part, write_chunk
 from workers.data.dataset import Dataset, some
 from workers.data.pixels import pixels
 from workers.data.sample import Corrupt, Reader
@@ -28,7 +29,7 @@ from workers.pipeline_model import PipelineModel
 CHUNK = 256
 """Samples; at 1024 by 1024 pixels some 0.3 GB of latents and prompts."""
 
-FORMAT = 1
+FORMAT = 2
 """Raised with every change of what a chunk holds."""
 
 IMAGES_AT_ONCE = 4
@@ -55,22 +56,28 @@ class CaptionRows:
         return {name.removeprefix(ROW): rows for name, rows in found.items()}
 
 
-def encode(dataset: Dataset, model: Model, host: Host, images: bool, identity: str) -> Chunks | Wish:
+def encode(
+    dataset: Dataset, model: Model, host: Host, images: bool, identity: str, buckets: bool = False
+) -> Chunks | Wish:
     """Collective. All chunks, or the wish that stopped their making.
 
     Args:
         model: the teacher.
         images: whether they are wanted, and not captions alone.
         identity: of the teacher's weights.
+        buckets: whether images are brought to the nearest of several sizes, and not all to the teacher's.
 
     Raises:
         DataInvalid: the dataset is broken, has not what this teacher needs, or nothing in it can be used.
+        TeacherInvalid: its network takes images of one size alone.
     """
-    encoder = Encoder(dataset, model, images)
+    encoder = Encoder(dataset, model, images, buckets)
     if images:
-        _, height, width = model.image_size
-        host.log("info", f"Images are scaled to cover {width} by {height} pixels, and cropped to their centre.")
-    about = f"data v{FORMAT} {dataset.identity} teacher={identity} images={images} classes={encoder.names} size={CHUNK}"
+        sizes = ", ".join(f"{width} by {height}" for height, width in encoder.sizes)
+        among = "the nearest of " if buckets else ""
+        host.log("info", f"Images are scaled to cover {among}{sizes} pixels, and cropped to their centre.")
+    wanted = f"images={encoder.sizes if images else None} classes={encoder.names}"
+    about = f"data v{FORMAT} {dataset.identity} teacher={identity} {wanted} size={CHUNK}"
     numbers = range(-(-len(encoder.reader) // CHUNK))
 
     def chunk(number: int) -> Path:
@@ -88,6 +95,8 @@ def encode(dataset: Dataset, model: Model, host: Host, images: bool, identity: s
         host.wish()  # nobody reads before all have written
         chunks = Chunks([chunk(number) for number in numbers], SHOWN if model.text else 0)
     tell_left_out(chunks, len(encoder.reader), host)
+    if buckets and images:
+        host.log("info", f"Images of each size: {', '.join(f'{n} of {size}' for size, n in chunks.sizes.items())}.")
     return chunks
 
 
@@ -101,10 +110,12 @@ def tell_left_out(chunks: Chunks, samples: int, host: Host) -> None:
 
 
 class Encoder:
-    """Makes chunks of one dataset for one teacher."""
+    """Makes chunks of one dataset for one teacher. `sizes` are those that images are brought to."""
 
-    def __init__(self, dataset: Dataset, model: Model, images: bool) -> None:
+    def __init__(self, dataset: Dataset, model: Model, images: bool, buckets: bool = False) -> None:
         self.model, self.images = model, images
+        _, height, width = model.image_size
+        self.sizes = sizes_for(model) if buckets else [(height, width)]
         order = dataset.order
         self.captions = model.text
         self.classes = None if model.text else model.num_classes
@@ -123,25 +134,21 @@ class Encoder:
 
     def write(self, number: int, file: Path) -> None:
         """Make chunk `number` in `file`."""
-        parts: list[dict[str, Tensor]] = []
-        captions: list[str] = []
+        parts: dict[str, list[Part]] = {}
         left_out: list[tuple[str, str]] = []
         indices = range(number * CHUNK, min((number + 1) * CHUNK, len(self.reader)))
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
             for start in range(0, len(indices), ENCODED_AT_ONCE):
                 group = indices[start : start + ENCODED_AT_ONCE]
-                good: list[Decoded] = []
+                good: dict[str, list[Decoded]] = {}
                 for i, found in zip(group, threads.map(self._decoded, group), strict=True):
                     if isinstance(found, Corrupt):
                         left_out.append((self.reader.key(i), str(found)))
                     else:
-                        good.append(found)
-                if good:
-                    parts.append(dict(self._encoded(good)))
-                    captions += [sample.caption for sample in good if sample.caption is not None]
-        tensors = {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else {})}
-        samples = sum(len(next(iter(part.values()))) for part in parts)
-        write_chunk(file, tensors, samples, captions, left_out)
+                        good.setdefault(found.size, []).append(found)
+                for size, samples in good.items():
+                    parts.setdefault(size, []).append(self._encoded(samples))
+        write_chunk(file, {size: joined(several) for size, several in parts.items()}, left_out)
 
     def _decoded(self, index: int) -> "Decoded | Corrupt":
         try:
@@ -153,7 +160,7 @@ class Encoder:
             if self.images:
                 if sample.image is None:
                     raise Corrupt("it has no image")
-                image = pixels(sample.image, self.model.image_size)
+                image = pixels(sample.image, self.model.image_size[0], self.sizes)
         except Corrupt as error:
             return error
         return Decoded(image, sample.caption if self.captions else None, label)
@@ -171,7 +178,12 @@ class Encoder:
             )
         return number
 
-    def _encoded(self, good: list["Decoded"]) -> Iterator[tuple[str, Tensor]]:
+    def _encoded(self, good: list["Decoded"]) -> Part:
+        """Of samples whose images are of one size."""
+        captions = [sample.caption for sample in good if sample.caption is not None]
+        return Part(dict(self._tensors(good, captions)), captions)
+
+    def _tensors(self, good: list["Decoded"], captions: list[str]) -> Iterator[tuple[str, Tensor]]:
         images = [sample.image for sample in good if sample.image is not None]
         if images:
             parts = torch.stack(images).split(IMAGES_AT_ONCE)
@@ -179,7 +191,6 @@ class Encoder:
         labels = [sample.label for sample in good if sample.label is not None]
         if labels:
             yield "labels", torch.tensor(labels)
-        captions = [sample.caption for sample in good if sample.caption is not None]
         if captions:
             assert isinstance(self.model, PipelineModel)
             rows = self.model.encode_prompts(captions)
@@ -193,3 +204,14 @@ class Decoded:
     image: Tensor | None
     caption: str | None
     label: int | None
+
+    @property
+    def size(self) -> str:
+        """Width and height of the image; nothing where none is wanted."""
+        return "" if self.image is None else f"{self.image.shape[2]}x{self.image.shape[1]}"
+
+
+def joined(parts: list[Part]) -> Part:
+    """One after the other."""
+    tensors = {name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors}
+    return Part(tensors, [caption for part in parts for caption in part.captions])

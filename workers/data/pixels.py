@@ -1,28 +1,30 @@
 """From an image file to what a network sees of it."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from workers.data.buckets import Size, nearest
 from workers.data.sample import Corrupt
 
 LARGEST_GROWTH = 8
 """An image that would have to grow by more, along a side, shows nothing of its kind."""
 
 
-def pixels(content: bytes, size: tuple[int, ...]) -> Tensor:
-    """[C, H, W] float32 in [-1, 1] of an encoded image: upright, scaled to cover `size` and cropped to its centre.
+def pixels(content: bytes, channels: int, sizes: Sequence[Size]) -> Tensor:
+    """[C, H, W] float32 in [-1, 1] of an encoded image: upright, scaled to cover a size and cropped to its centre.
 
     Args:
-        size: (C, H, W) with C of 1 (grey) or 3. What is transparent becomes white.
+        channels: 1 (grey) or 3. What is transparent becomes white.
+        sizes: to choose from, by the image's own proportions.
 
     Raises:
         Corrupt: it cannot be decoded, or is too small.
     """
-    channels, height, width = size
     try:
         with Image.open(io.BytesIO(content)) as file:
             image = ImageOps.exif_transpose(file)
@@ -34,6 +36,7 @@ def pixels(content: bytes, size: tuple[int, ...]) -> Tensor:
         raise Corrupt("it cannot be decoded: it is of no known format") from error
     except Exception as error:  # each decoder raises what it likes
         raise Corrupt(f"it cannot be decoded: {error}") from error
+    height, width = nearest((image.height, image.width), sizes)
     if min(image.size) == 1 or max(height / image.height, width / image.width) > LARGEST_GROWTH:
         raise Corrupt(f"it has {image.width} by {image.height} pixels, where {width} by {height} are asked for")
     fitted = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)

@@ -45,6 +45,8 @@ class ImageSource:
 class StoredSource:
     """Images in files: each pass sees every one once, in an order and at a place that the step alone decides.
 
+    Those of a batch are of one size.
+
     Args:
         captions: whether labels are the samples' own numbers, for which `workers.models.conditions` has a row each.
     """
@@ -53,7 +55,7 @@ class StoredSource:
     captions: bool
 
     def batch(self, rng: BatchRng) -> Batch:
-        places = rng.places(len(self.chunks))
+        places = rng.places(tuple(self.chunks.sizes.values()))
         rows = self.chunks.rows(places, [name for name in ("images", "labels") if name in self.chunks.names])
         labels = places if self.captions else rows.get("labels")
         return Batch(rows["images"].to(rng.device), None if labels is None else labels.to(rng.device))

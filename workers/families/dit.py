@@ -35,6 +35,10 @@ class DiT(TransformerBackbone):
         ).images
         return images * 2 - 1
 
+    def multiple(self) -> int | None:
+        """None: it was trained at one size, the only one that its pipeline knows."""
+        return None
+
     def call(self, x: Tensor, time: Tensor, rows: dict[str, Tensor]) -> Tensor:
         out: Tensor = self.network(x, timestep=time, class_labels=rows["labels"], return_dict=False)[0]
         return out[:, : self.shape[0]]

@@ -47,6 +47,10 @@ class EDM(UNetBackbone):
         denoiser.sigma_data, denoiser.sign = config.sigma_data, SIGN[config.prediction_type]
         return denoiser
 
+    def multiple(self) -> int | None:
+        """None: its pipeline knows one size."""
+        return None
+
     def raw(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None = None) -> Tensor:
         norm = torch.hypot(t, torch.full_like(t, self.sigma_data))
         answer = super().raw(x / expand(norm, x), t, labels)

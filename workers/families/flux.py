@@ -61,6 +61,9 @@ class Flux(FlowBackbone):
         )[0]
         return pixel_shuffle(as_image(out, x), PATCH)
 
+    def multiple(self) -> int | None:
+        return PATCH
+
     def blocks(self) -> list[nn.Module]:
         network: Any = self.network
         return [*network.transformer_blocks, *network.single_transformer_blocks]

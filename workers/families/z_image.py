@@ -49,6 +49,9 @@ class ZImage(FlowBackbone):
         out = self.network(list(x.unsqueeze(2)), (1000 - time) / 1000, captions, return_dict=False)[0]
         return -torch.stack(out).squeeze(2)
 
+    def multiple(self) -> int | None:
+        return PATCH
+
     def blocks(self) -> list[nn.Module]:
         """Without those that refine the prompt alone."""
         network: Any = self.network

@@ -22,6 +22,6 @@ class ADD(AdversarialMethod[ADDSettings]):
     def other_loss(self, at: Answer, rng: BatchRng) -> Tensor:
         t = rng.uniform()
         with torch.no_grad():
-            x_t = self.path.add_noise(at.x0, rng.normal(self.teacher.shape), t)
+            x_t = self.path.add_noise(at.x0, rng.normal_like(at.x0), t)
             target = self.teacher.predict(x_t, t, at.labels)
         return self.settings.distillation_weight * self.path.alpha(t).to(at.x0) * squared(at.x0, target)

@@ -56,7 +56,7 @@ class Lightning(Ladder[LightningSettings]):
     def look(self, x0: Tensor, at: Draw, level: Tensor, rng: BatchRng) -> Look:
         """Where the step with this x0 lands, noised on to `level`."""
         x_s = jump(at.x, x0, at.t, at.s, self.path)
-        x = self.path.add_more_noise(x_s, rng.normal(self.teacher.shape), at.s, level)
+        x = self.path.add_more_noise(x_s, rng.normal_like(x_s), at.s, level)
         steps = self.settings.rungs()[at.segment]
         exit = ((1 - at.t) * steps).round().long().to(rng.device)
         return Look(x, level, at.labels, (exit, at.x, at.t) if self.conditional(at.segment) else (exit,))

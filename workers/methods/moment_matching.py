@@ -34,12 +34,12 @@ class MomentMatching(ScoreMatching[MomentMatchingSettings]):
         exit = (rng.uniform() * len(self.exits)).long()
         t, end = torch.tensor(self.exits, dtype=torch.float64)[exit].unbind(1)
         s = uniform(rng.uniform(), end.clamp(min=T_MIN), t)
-        z_t = self.path.add_noise(batch.images, rng.normal(self.teacher.shape), t)
+        z_t = self.path.add_noise(batch.images, rng.normal_like(batch.images), t)
         with torch.set_grad_enabled(role == "student"):
             x = self.student.predict(z_t, t, batch.labels)
         samples = Samples(x, batch.labels, exit.to(rng.device))
         with torch.no_grad():
-            z_s = posterior(z_t, x, rng.normal(self.teacher.shape), t, s, self.path)
+            z_s = posterior(z_t, x, rng.normal_like(x), t, s, self.path)
             real = self.teacher.predict(z_s, s, batch.labels)
         with torch.set_grad_enabled(role == "fake"):
             fake = self.other(samples, z_s, s)

@@ -70,6 +70,6 @@ class PCM(SelfConsistency[PCMSettings]):
         """Both ends of a phase, noised to one and the same time of it."""
         edge, upper = self.phase(at.t)
         t = edge + (upper - edge) * (1 - rng.uniform())
-        noised = (self.path.add_more_noise(x, rng.normal(self.teacher.shape), edge, t) for x in (target, output))
+        noised = (self.path.add_more_noise(x, rng.normal_like(x), edge, t) for x in (target, output))
         real, fake = (Look(x, t, at.labels) for x in noised)
         return real, fake

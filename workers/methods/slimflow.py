@@ -47,7 +47,7 @@ class SlimFlow(Straight[SlimFlowSettings]):
     def draw(self, batch: Batch | None, segment: int, rng: BatchRng) -> Draw:
         assert batch is not None
         assert batch.noise is not None
-        fresh = rng.normal(batch.noise.shape[1:])
+        fresh = rng.normal_like(batch.noise)
         if segment == 0:
             noise = math.sqrt(1 - self.beta**2) * batch.noise + self.beta * fresh
             return super().draw(replace(batch, noise=noise), segment, rng)

@@ -41,6 +41,10 @@ class Denoiser(nn.Module, ABC):
     precision: torch.dtype | None = None
     runs_to_the_end: bool = False
 
+    def multiple(self) -> int | None:
+        """What the sides of x are multiples of, where the network takes other sizes than its own; else None."""
+        return None
+
     @abstractmethod
     def raw(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None = None) -> Tensor:
         """The network's own output at x [B, ...] and times t [B] of its own path; `s` [B] where it `knows_target`."""

@@ -23,6 +23,11 @@ class TransformerBackbone(Backbone):
         network: Any = self.network
         return int(network.inner_dim)
 
+    def multiple(self) -> int | None:
+        """The side of a patch."""
+        network: Any = self.network
+        return int(network.config.patch_size)
+
     def taps(self) -> list[nn.Module]:
         blocks = self.blocks()
         half = max(1, len(blocks) // 2)

@@ -25,6 +25,11 @@ class UNetBackbone(Backbone):
         size = unet.config.sample_size
         return (unet.config.in_channels, *((size, size) if isinstance(size, int) else size))
 
+    def multiple(self) -> int | None:
+        """Each block on the way down but the last halves the sides."""
+        unet: Any = self.network
+        return int(2 ** (len(unet.config.block_out_channels) - 1))
+
     def taps(self) -> list[nn.Module]:
         unet: Any = self.network
         return [*unet.down_blocks, unet.mid_block]

@@ -119,7 +119,7 @@ class Adversarial:
             (slope,) = torch.autograd.grad(per_sample(verdict).sum(), x, create_graph=True)
             loss = loss + weight * slope.square().flatten(1).sum(1)
         elif weight:
-            nudged = x + NUDGE * rng.normal(x.shape[1:], len(x))
+            nudged = x + NUDGE * rng.normal_like(x)
             change = per_sample(self.logits(Look(nudged, real.t, real.labels, real.context)) - verdict)
             loss = loss + weight * (change / NUDGE).square()
         return loss

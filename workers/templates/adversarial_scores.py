@@ -57,8 +57,9 @@ class AdversarialScores(ScoreMatching[S]):
         assert batch is not None
         exit = torch.arange(rng.size, device=rng.device) % len(self.exits)
         t = self.levels(rng, exit)
-        real_t = self.path.add_noise(batch.images, rng.normal(self.teacher.shape), t)
-        fake_t = self.path.add_noise(samples.x[: rng.size], rng.normal(self.teacher.shape), t)
+        x = samples.x[: rng.size]
+        real_t = self.path.add_noise(batch.images, rng.normal_like(batch.images), t)
+        fake_t = self.path.add_noise(x, rng.normal_like(x), t)
         labels = None if samples.labels is None else samples.labels[: rng.size]
         real = Look(real_t, t, self.conditions(batch.labels, exit))
         fake = Look(fake_t, t, self.conditions(labels, samples.exit[: rng.size]))

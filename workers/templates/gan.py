@@ -82,7 +82,7 @@ class AdversarialMethod(Method[A]):
     def answer(self, batch: Batch, rng: BatchRng) -> Answer:
         exit = self.draw_exit(rng.uniform())
         t, s = self.exits[exit].unbind(1)
-        x = self.path.add_noise(batch.images, rng.normal(self.teacher.shape), t)
+        x = self.path.add_noise(batch.images, rng.normal_like(batch.images), t)
         x0 = consistency_function(x, self.student.predict(x, t, batch.labels), t, self.path)
         return Answer(x0, t, s, exit.to(rng.device), batch.images, batch.labels)
 
@@ -92,8 +92,7 @@ class AdversarialMethod(Method[A]):
             at = self.answer(batch, rng)
         t = self.critic_times(at, rng)
         real, fake = (
-            Look(self.path.add_noise(x0, rng.normal(self.teacher.shape), t), t, at.labels, (at.exit,))
-            for x0 in (at.images, at.x0)
+            Look(self.path.add_noise(x0, rng.normal_like(x0), t), t, at.labels, (at.exit,)) for x0 in (at.images, at.x0)
         )
         if role == "critic":
             return LossOut(self.gan.critic_loss(real, fake, rng).mean())

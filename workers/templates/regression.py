@@ -62,7 +62,7 @@ class Regression(Method[S]):
         """By default a real image, noised up to t; with a pair's own noise, where the batch is of pairs."""
         assert batch is not None
         t, s = self.times(rng, segment)
-        noise = rng.normal(batch.images.shape[1:]) if batch.noise is None else batch.noise
+        noise = rng.normal_like(batch.images) if batch.noise is None else batch.noise
         x = self.path.add_noise(batch.images, noise, t)
         return Draw(x, t, s, batch.labels, batch.images, noise, segment)
 

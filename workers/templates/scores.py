@@ -66,10 +66,10 @@ class Generator(Method[G]):
 
     def noise(self, samples: Samples, t: Tensor, rng: BatchRng) -> Tensor:
         """With which the samples are noised [B, ...]."""
-        return rng.normal(self.teacher.shape, len(samples.x))
+        return rng.normal_like(samples.x)
 
     def loss(self, role: str, batch: Batch | None, segment: int, rng: BatchRng) -> LossOut:
-        return self.student_loss(self.generate(rng, with_gradient=True), batch, rng)
+        return self.student_loss(self.generate(rng, with_gradient=True, batch=batch), batch, rng)
 
     def student_loss(self, samples: Samples, batch: Batch | None, rng: BatchRng) -> LossOut:
         return self.descend(self.compare(samples, rng))
@@ -93,20 +93,21 @@ class Generator(Method[G]):
         """One step of the student, to a clean image."""
         return consistency_function(x, self.student.predict(x, t, labels), t, self.path)
 
-    def generate(self, rng: BatchRng, with_gradient: bool) -> Samples:
-        """Samples of the student, with gradients of their own last step alone.
+    def generate(self, rng: BatchRng, with_gradient: bool, batch: Batch | None = None) -> Samples:
+        """Samples of the student, with gradients of their own last step alone; as large as the batch's images.
 
         One rollout leaves a sample at each of its K exits, so B/K rollouts make the batch, every exit equally often.
         """
         exits = len(self.exits)
         rollouts = -(-rng.size // exits)
         labels = self.classes(rng, rollouts)
-        inputs, outputs = [rng.normal(self.teacher.shape, rollouts)], []
+        shape = self.teacher.shape if batch is None else batch.images.shape[1:]
+        inputs, outputs = [rng.normal(shape, rollouts)], []
         with torch.no_grad():
             for t, s in self.exits[:-1] if with_gradient else self.exits:
                 outputs.append(self.f(inputs[-1], torch.full((rollouts,), t, dtype=torch.float64), labels))
-                noise = rng.normal(self.teacher.shape, rollouts)
-                inputs.append(self.path.add_noise(outputs[-1], noise, torch.tensor(s, dtype=torch.float64)))
+                noise, level = rng.normal_like(outputs[-1]), torch.tensor(s, dtype=torch.float64)
+                inputs.append(self.path.add_noise(outputs[-1], noise, level))
         exit = torch.arange(exits, device=rng.device).repeat(rollouts)
         labels = None if labels is None else labels.repeat_interleave(exits)
         origin = torch.stack(inputs[:exits], 1).flatten(0, 1)
@@ -156,7 +157,7 @@ class ScoreMatching(Generator[S]):
     def loss(self, role: str, batch: Batch | None, segment: int, rng: BatchRng) -> LossOut:
         if role == "fake":
             with torch.no_grad():
-                samples = self.generate(rng, with_gradient=False)
+                samples = self.generate(rng, with_gradient=False, batch=batch)
             return self.fake_loss(samples, batch, rng)
         return super().loss(role, batch, segment, rng)
 
@@ -167,7 +168,7 @@ class ScoreMatching(Generator[S]):
         """Denoising of the student's samples, as v."""
         x, conditions = samples.x, self.conditions(samples.labels, samples.exit)
         t = self.levels(rng, samples.exit)
-        x_t = self.path.add_noise(x, rng.normal(self.teacher.shape, len(x)), t)
+        x_t = self.path.add_noise(x, rng.normal_like(x), t)
         return LossOut((v_weight(t, self.path).to(x) * squared(self.fake.predict(x_t, t, conditions), x)).mean())
 
     def conditions(self, labels: Tensor | None, exit: Tensor) -> Tensor:

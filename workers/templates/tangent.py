@@ -55,7 +55,7 @@ class TangentMatch(Method[S]):
     def loss(self, role: str, batch: Batch | None, segment: int, rng: BatchRng) -> LossOut:
         assert batch is not None
         t, s = (self.inside(times) for times in self.times(rng))
-        noise = rng.normal(batch.images.shape[1:])
+        noise = rng.normal_like(batch.images)
         x = self.flow_path.add_noise(batch.images, noise, t)
         at = Draw(x, t, s, batch.labels, batch.images, noise, segment)
         F = self.F(self.student, x, t, s, batch.labels)

@@ -8,7 +8,9 @@ interface OpenApi {
   components: { schemas: Record<string, JsonSchema> };
 }
 
-const OWN = ["seed", "priority", "time_limit_minutes", "checkpoint_every", "preview_every", "max_failures"] as const;
+const OWN = [
+  "seed", "aspect_buckets", "priority", "time_limit_minutes", "checkpoint_every", "preview_every", "max_failures",
+] as const;
 
 function schemaOf(document: OpenApi, name: string): JsonSchema {
   const { schemas } = document.components;
