@@ -50,7 +50,7 @@ def estimate(spec: JobSpec, teacher: Teacher, settings: Settings) -> Estimate | 
 def _sentence(one: Advice, limit: int) -> str:
     *others, last = one.changes or ("nothing changed",)
     what = f"{', '.join(others)} and {last}" if others else last
-    needs, device = f"{one.total / GIB:.1f} GiB", f"the {limit / GIB:.1f} GiB of a device"
+    needs, device = f"{one.total / GIB:.3g} GiB", f"the {limit / GIB:.3g} GiB of a device"
     if one.total <= limit:
         return f"with {what} it takes {needs}"
     return f"nothing that a spec can change makes it fit into {device}: with {what} it still takes {needs}"
