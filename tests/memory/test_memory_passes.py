@@ -10,7 +10,7 @@ from torch import nn
 
 from service.methods import METHODS
 from service.methods.base import PairSettings
-from service.methods.templates import AdversarialScoreSettings
+from service.methods.templates import AdversarialScoreSettings, TangentSettings
 from workers import stages
 from workers.data.source import ImageSource
 from workers.models.denoiser import Denoiser
@@ -20,8 +20,10 @@ from workers.store import local_folder
 
 BATCH = 16
 WITHIN = 0.2
-VARIANTS = [(kind, {}) for kind in METHODS] + [
-    (kind, {"gan_weight": 0.01}) for kind, method in METHODS.items() if issubclass(method, AdversarialScoreSettings)
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((kind, {}) for kind in METHODS),
+    *((kind, {"gan_weight": 0.01}) for kind, one in METHODS.items() if issubclass(one, AdversarialScoreSettings)),
+    *((kind, {"difference_step": None}) for kind, one in METHODS.items() if issubclass(one, TangentSettings)),
 ]
 
 
@@ -30,19 +32,19 @@ def teacher() -> Denoiser:
     return load_teacher(local_folder("builtin:digits"))
 
 
-def held(run: Callable[[], object], modules: Sequence[nn.Module]) -> int:
+def held(run: Callable[[], object], modules: Sequence[nn.Module], gradients: bool = True) -> int:
     """Bytes at most, beside `modules`."""
-    with torch.enable_grad(), Peak(modules) as peak:
+    with torch.set_grad_enabled(gradients), Peak(modules) as peak:
         before = peak.now
         result = run()
         del result
     return peak.highest - before
 
 
-def once(network: Denoiser, x: torch.Tensor) -> int:
-    """Bytes that a pass of a batch holds."""
+def once(network: Denoiser, x: torch.Tensor, gradients: bool = True) -> int:
+    """Bytes of a pass of a batch, at most."""
     t, labels = torch.full((BATCH,), 0.5, dtype=torch.float64), torch.zeros(BATCH, dtype=torch.long)
-    return held(lambda: network.predict(x, t, labels), [network])
+    return held(lambda: network.predict(x, t, labels), [network], gradients)
 
 
 @pytest.mark.parametrize(("kind", "changes"), VARIANTS, ids=[" ".join((kind, *more)) for kind, more in VARIANTS])
@@ -64,4 +66,6 @@ def test_a_method_holds_as_much_as_it_says(teacher: Denoiser, kind: str, changes
     said, plain = settings.passes(), torch.randn(BATCH, *teacher.shape)
     trained = once(teacher.trainable_copy(), plain)
     through = once(teacher.frozen_copy(), plain.clone().requires_grad_(True))
-    assert most == pytest.approx(said.trained * trained + said.through * through, rel=WITHIN)
+    idle = once(teacher, plain, gradients=False)
+    expected = said.trained * trained + said.through * through + said.idle * idle
+    assert most == pytest.approx(expected, rel=WITHIN)
