@@ -1,10 +1,11 @@
 """What `POST /v1/jobs:validate` says of a job: its steps, its students, what it needs, and what to change."""
 
 import dataclasses
+import json
 from typing import Any
 
 import pytest
-from api_fixtures import SPEC, Server
+from api_fixtures import SPEC, Server, command_line
 from sqlalchemy import update
 
 from api.validation import Validation
@@ -78,3 +79,21 @@ async def test_a_teacher_that_was_registered_before_has_no_estimate(server: Serv
     assert (found.estimated_memory_bytes, found.memory, found.step_flops, found.step_seconds) == (None,) * 4
     assert found.advice == []
     assert found.total_steps > 0
+
+
+async def test_the_command_line_says_it_too(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    say = command_line(server, monkeypatch)
+    tell(server, device_memory_gib=0.001, device_tflops=1)
+    told = (await validated(server)).model_dump(mode="json")
+    said = " ".join((await say("jobs", "validate", "--method", "progressive")).split())
+    assert said.startswith(f"0 steps {told['total_steps']} students in 8; in 4; in 2; in 1 memory ")
+    assert " MiB on each worker: weights " in said
+    assert "encoders" not in said
+    assert f"too large {told['advice'][0]}" in said
+    assert json.loads((await say("jobs", "validate", "--method", "progressive", "--json"))[2:]) == told
+    assert (await say("jobs", "validate", "--method", "nothing")).startswith("1 ")
+    async with server.behind.db.write() as session:
+        await session.execute(update(Teacher).values(footprint=None))
+    assert "memory not known: the teacher was registered" in " ".join(
+        (await say("jobs", "validate", "--method", "kd")).split()
+    )
