@@ -49,7 +49,7 @@ def advice(spec: JobSpec, costs: Costs, limit: int) -> list[Advice]:
     if fitting := [one for one in alone if one.total <= limit]:
         return fitting
     needed = sorted(KINDS, key=lambda kind: kind is _micro_batches)  # of which then no more are taken than it needs
-    for kind in KINDS:
+    for kind in reversed(KINDS):
         without = [other for other in needed if other is not kind]
         if _together(without, spec, costs, limit).total <= limit:
             needed = without

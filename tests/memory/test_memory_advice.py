@@ -59,6 +59,16 @@ def test_a_combination_has_only_what_it_needs() -> None:
         assert changed(spec, method, compute) > limit
 
 
+def test_a_combination_learns_the_same_where_it_can() -> None:
+    spec = job(KD, workers=2)
+    together = {"offload": True, "activation_checkpointing": True, "strategy": "fsdp"}
+    (one,) = advice(spec, COSTS, changed(spec, {}, together))
+    names = ("compute.offload true", "compute.activation_checkpointing true", "compute.strategy fsdp")
+    assert one == Advice(names, changed(spec, {}, together))
+    (less,) = advice(spec, COSTS, one.total - MB)
+    assert less.changes[-1] == "lora_rank 64"
+
+
 def test_it_says_so_where_nothing_fits() -> None:
     spec = job(KD, workers=2)
     (one,) = advice(spec, COSTS, LEAST)
