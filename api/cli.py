@@ -129,6 +129,22 @@ def jobs_submit(
         jobs_watch(job.id, as_json)
 
 
+@jobs.command("validate")
+def jobs_validate(
+    file: Annotated[Path | None, typer.Argument(help="YAML or JSON job spec; - reads standard input.")] = None,
+    teacher: Annotated[str, typer.Option(help="Name of a registered teacher.")] = "digits",
+    data: Annotated[str | None, typer.Option(help="Name of a registered dataset.")] = None,
+    method: Annotated[str | None, typer.Option(help="Method of a job with one stage.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Method setting, as name=value.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a job without submitting it: what it would need, and what to change where it does not fit."""
+    spec = read_spec(file, teacher, data, method, settings or [], None)
+    with server() as client:
+        found = client.validate(spec)
+        print_json(found) if as_json else console.print(render.validation_sheet(found))
+
+
 @jobs.command("list")
 def jobs_list(
     status: Annotated[Status | None, typer.Option(help="Only jobs in this state.")] = None, as_json: Json = False

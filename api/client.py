@@ -24,6 +24,7 @@ from api.schemas import (
     TeacherView,
     WebhookView,
 )
+from api.validation import Validation
 from service.images import ImagesAnswer
 from service.settings import load
 from service.status import TERMINAL, Status, Wish
@@ -101,6 +102,10 @@ class Client:
     def submit(self, spec: dict[str, Any], idempotency_key: str | None = None) -> JobView:
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         return JobView.model_validate(self.call("POST", "/v1/jobs", json=spec, headers=headers).json())
+
+    def validate(self, spec: dict[str, Any]) -> Validation:
+        """What the job would be, with nothing stored."""
+        return Validation.model_validate(self.call("POST", "/v1/jobs:validate", json=spec).json())
 
     def job(self, job_id: str) -> JobView:
         return JobView.model_validate(self.call("GET", f"/v1/jobs/{job_id}").json())

@@ -10,7 +10,8 @@ from starlette.responses import Response
 
 from api import problems
 from api.deps import REPLAYED, After, Behind, Creating, Limit, Made, Member, Viewer, Write, Writing, page
-from api.schemas import AttemptView, JobView, MemoryView, Page, Validation
+from api.schemas import AttemptView, JobView, Page
+from api.validation import MemoryView, Validation
 from service import jobs, listing, queue, students, submission, tracing
 from service.auth import Caller
 from service.spec import JobSpec

@@ -1,5 +1,6 @@
 """How the command line draws things: tables, a job's progress, figures."""
 
+import math
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from api.schemas import (
     TeacherView,
     WebhookView,
 )
+from api.validation import Validation
 from service.observations import Figures
 from service.settings import Shown
 
@@ -88,6 +90,29 @@ def job_sheet(job: JobView) -> Table:
     for name, value in rows.items():
         out.add_row(f"[bold]{name}[/]", value)
     return out
+
+
+def validation_sheet(found: Validation) -> Table:
+    """What a job would be: a line for each thing to know, and one for each advice."""
+    out = Table(box=None, show_header=False, pad_edge=False)
+    out.add_row("steps", str(found.total_steps))
+    out.add_row("students", "; ".join("in " + ", ".join(map(str, steps)) for steps in found.students))
+    if found.estimated_memory_bytes is None or found.memory is None:
+        out.add_row("memory", "not known: the teacher was registered before this was estimated")
+    else:
+        parts = [f"{part} {_size(number)}" for part, number in found.memory if number]
+        out.add_row("memory", f"{_size(found.estimated_memory_bytes)} on each worker: {', '.join(parts)}")
+    if found.step_seconds is not None:
+        out.add_row("step", f"{found.step_seconds:.2g} s")
+    for sentence in found.advice:
+        out.add_row("[yellow]too large[/]", escape(sentence))
+    return out
+
+
+def _size(number: float) -> str:
+    """Bytes in the largest unit of 1024 that is at least 1."""
+    unit = min(int(math.log2(max(number, 1)) // 10), 4)
+    return f"{number / 1024**unit:.3g} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[unit]}"
 
 
 def students_table(students: Iterable[StudentView]) -> Table:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from service.families import UNET2D, Family
 from service.folder import Shapes
-from service.layers import Layer, transformer_layers, unet_layers
+from service.layers import UNIT, Layer, transformer_layers, unet_layers
 
 FITTED = {
     UNET2D: (0.62, 1.5),
@@ -30,18 +30,28 @@ FITTED = {
 }
 """By family: the share of linear layers' inputs that is kept where they are trained, and the multiple of their outputs
 that is kept in any case."""
+IN_FLOAT = {"flux": 0.2, "sana": 0.25, "z-image": 0.65}
+"""By family: the share of what is kept that is in 32 bits also where networks run in 16, since they compute norms of
+queries and keys, rotations or linear attention so; fitted to runs on a CPU. On GPUs torch adds norms of other kinds."""
+NORMED_IN_FLOAT = 0.35
+"""The same of an SD3 network that norms queries and keys."""
 RESNET = 3
 """What a convolution in a residual block keeps, as a multiple of its input: a norm's input and output, and its own."""
 NORMED = (0.4, 0.9)
 """The same two factors of queries and keys that are normed, beside those of their layers."""
-PASSING = 3.0
-"""What is alive while a layer is run without gradients, as a multiple of its input and output."""
+PASSING, PASSING_DEPTHWISE = 3.0, 2.2
+"""What is alive while a layer is run without gradients, as a multiple of its input and output; a depthwise convolution
+comes after nothing as wide as itself that stays."""
 DECODING = 4.0
 """Likewise of a VAE's decoder, of its widest feature map."""
 
 CONVOLUTIONAL = (UNET2D, "stable-diffusion", "sdxl")
 ADAPTED = re.compile(r"to_[qkv]\.weight|to_out\.0\.weight|add_[qkv]_proj\.weight|to_add_out\.weight")
 """The layers that get low-rank updates unless a job says otherwise; of a network without attention all do."""
+SHARES = re.compile(r"to_[kv]\.weight|add_[kv]_proj\.weight")
+"""Of those, the ones that read what the queries' layer reads too, or a prompt, which is there once for all."""
+MEMBER = re.compile(r"^(\w+\.\d+)\.")
+"""Of one of a network's own lists."""
 PROMPT_INPUTS = ("context_embedder.weight", "caption_projection.linear_1.weight", "cap_embedder.1.weight")
 
 
@@ -56,8 +66,13 @@ class Footprint:
         kept_by_blocks: those held where each block is run again in the backward pass: inputs, and one block's own.
         passing: the most that is alive in a forward pass without gradients.
         low_rank_weights: parameters of low-rank updates of rank 1.
+        highest_rank: of such updates, that any of the weights could have.
         low_rank_places: places where such updates are applied.
         flops: of one forward pass.
+        block: parameters of the largest block of those that are run again.
+        gathered: parameters that are whole at once where a network is split between workers: of the two largest members
+            of its lists, one that is run and one that comes next, and of what is in no list.
+        kept_in_float: share of what is kept that takes 32 bits also where networks run in 16.
         prompt: numbers of one encoded prompt.
         encoders: parameters of text encoders and VAE.
         decoding: the most that is alive while an image is decoded.
@@ -71,6 +86,10 @@ class Footprint:
     low_rank_weights: int
     low_rank_places: int
     flops: int
+    highest_rank: int = 0
+    block: int = 0
+    gathered: int = 0
+    kept_in_float: float = 0.0
     prompt: int = 0
     encoders: int = 0
     decoding: int = 0
@@ -141,18 +160,41 @@ def _footprint(
     return Footprint(
         kept=round(sum(always for _, always in kept.values())),
         kept_for_weights=round(sum(trained for trained, _ in kept.values())),
-        kept_for_updates=round(sum(kept[layer.name][0] for layer in adapted)),
+        kept_for_updates=round(sum(layer.inputs * layer.seen for layer in adapted if not SHARES.search(layer.name))),
         kept_by_blocks=round(outside + sum(inputs.values()) + max(blocks.values(), default=0)),
-        passing=round(
-            PASSING * max(layer.inputs * layer.seen + layer.outputs * layer.given for layer in layers) + skips
-        ),
+        passing=round(max(_passing(layer) for layer in layers) + skips),
         low_rank_weights=sum(layer.outputs + layer.weights // layer.outputs for layer in adapted),
         low_rank_places=sum(layer.given for layer in adapted),
+        highest_rank=max(min(layer.outputs, layer.weights // layer.outputs) for layer in adapted),
+        block=max((parameters for unit, parameters in _parameters(UNIT, shapes).items() if unit), default=0),
+        gathered=_gathered(shapes),
+        kept_in_float=NORMED_IN_FLOAT if family == "sd3" and normed else IN_FLOAT.get(family, 0.0),
         flops=sum(layer.flops for layer in layers) + _attention(layers, linear_attention),
         prompt=prompt,
         encoders=encoders,
         decoding=decoding,
     )
+
+
+def _parameters(part: re.Pattern[str], shapes: Shapes) -> dict[str, int]:
+    """Of each part of a network, by what the pattern finds first in its weights' names; "" for what is in none."""
+    found: dict[str, int] = {}
+    for name, shape in shapes.items():
+        named = part.match(name)
+        unit = named[1] if named else ""
+        found[unit] = found.get(unit, 0) + math.prod(shape)
+    return found
+
+
+def _gathered(shapes: Shapes) -> int:
+    parts = _parameters(MEMBER, shapes)
+    rest = parts.pop("", 0)
+    return rest + sum(sorted(parts.values())[-2:])
+
+
+def _passing(layer: Layer) -> float:
+    depthwise = layer.kernel > 1 and layer.weights == layer.outputs * layer.kernel**2
+    return (PASSING_DEPTHWISE if depthwise else PASSING) * (layer.inputs * layer.seen + layer.outputs * layer.given)
 
 
 def _kept(family: str, layer: Layer, normed: bool) -> tuple[float, float]:

@@ -1,15 +1,12 @@
 """What a job needs on each worker before it runs: the peak of its memory, and the arithmetic of a step."""
 
-from collections.abc import Iterator
-from dataclasses import astuple, dataclass, replace
-from itertools import accumulate
+from dataclasses import astuple, dataclass
 
 from pydantic import BaseModel
 
 from service.footprint import Footprint
 from service.methods.base import FeatureSettings, MethodSettings
-from service.methods.lcm import LCMSettings
-from service.spec import JobSpec, Stage
+from service.spec import JobSpec
 
 FLOAT, HALF = 4, 2
 """Bytes of a number."""
@@ -19,8 +16,6 @@ the ones grow as the others go. Fitted to runs on a CPU."""
 PREVIEWED = 20
 """Images of a sample grid, which are made at once."""
 CLASSES_PREVIEWED = 10
-ADAPTER = 64
-"""The rank that is advised."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +36,11 @@ class Layout:
         images: of one pass on one worker.
         passes: that make a worker's gradients.
         rank, fake_rank: of low-rank updates of the student, and of what is trained beside it; 0 trains all weights.
-        half: whether networks run, and frozen weights are kept, in 16 bits.
+        half: whether networks run in 16 bits; their weights, averages and optimizers never are.
         blocks_again: whether blocks are run again in the backward pass.
         shards: workers that weights, gradients and optimizers are spread over.
-        offloaded: whether encoders leave the device while training.
+        device: whether the worker has a device, whose memory is not the machine's.
+        offloaded: whether encoders leave that device while training.
     """
 
     images: int
@@ -55,11 +51,8 @@ class Layout:
     half: bool = False
     blocks_again: bool = False
     shards: int = 1
+    device: bool = False
     offloaded: bool = False
-
-    def fits_more_passes(self) -> bool:
-        """Whether a pass can be halved."""
-        return self.images > 1 and self.images % 2 == 0
 
 
 @dataclass(frozen=True)
@@ -78,111 +71,85 @@ class Memory:
         return sum(astuple(self))
 
 
-@dataclass(frozen=True)
-class Advice:
-    """A change of the spec, and the bytes that a worker would need with it."""
-
-    change: str
-    total: int
-
-
-def layout(spec: JobSpec, stage: Stage) -> Layout:
-    """Of a stage as it is set."""
-    method, workers = stage.method, spec.resources.workers
+def layout(spec: JobSpec, method: MethodSettings) -> Layout:
+    """Of one of the spec's stages."""
+    workers, compute = spec.resources.workers, spec.compute
+    device = spec.resources.gpus_per_worker > 0
     return Layout(
         images=method.batch_size // (workers * method.micro_batches),
         passes=method.micro_batches,
         workers=workers,
-        rank=method.lora_rank if isinstance(method, LCMSettings) else 0,
+        rank=method.lora_rank,
+        fake_rank=method.other_rank(),
+        half=compute.precision != "fp32",
+        blocks_again=compute.activation_checkpointing,
+        shards=workers if compute.strategy == "fsdp" else 1,
+        device=device,
+        offloaded=compute.offload and device,
     )
 
 
 def peak(spec: JobSpec, costs: Costs) -> Memory:
-    """Of the stage that needs most."""
-    return _of_plan(spec, costs, _plan(spec))
+    """Of the stage that needs most, or of the start, when the teacher is opened and sampled from."""
+    methods = [stage.method for stage in spec.chain()]
+    needs, aside = [_opening(costs, layout(spec, methods[0]))], 0
+    for i, method in enumerate(methods):
+        at, students = layout(spec, method), len(method.student_steps())
+        student, _ = _trained(method, costs, at)
+        needs.append(_of_stage(method, costs, at, aside + (students - 1) * student, later=i > 0))
+        aside += students * student
+    return max(needs, key=lambda memory: memory.total)
 
 
 def flops(spec: JobSpec, costs: Costs) -> int:
     """Operations of one worker in the stage's step that takes most of them: a multiply-add counts twice."""
-    return max(_flops(stage.method, costs, at) for stage, at in zip(spec.chain(), _plan(spec), strict=True))
+    methods = [stage.method for stage in spec.chain()]
+    return max(_flops(method, costs, layout(spec, method)) for method in methods)
 
 
-def advice(spec: JobSpec, costs: Costs, limit: int) -> list[Advice]:
-    """Changes that bring the job below `limit` bytes, each by itself; where none does, the one that saves most.
-
-    Empty where it fits as it is.
-    """
-    now = peak(spec, costs).total
-    if now <= limit:
-        return []
-    tried = [Advice(change, _of_plan(spec, costs, plan).total) for change, plan in _changes(spec)]
-    better = [one for one in tried if one.total < now]
-    fitting = [one for one in better if one.total <= limit]
-    first_of_a_kind = {one.change.split()[0]: one for one in reversed(fitting)}
-    return list(reversed(first_of_a_kind.values())) or sorted(better, key=lambda one: one.total)[:1]
-
-
-def _plan(spec: JobSpec) -> list[Layout]:
-    """The layouts of all stages."""
-    return [layout(spec, stage) for stage in spec.chain()]
-
-
-def _of_plan(spec: JobSpec, costs: Costs, plan: list[Layout]) -> Memory:
-    """Of the stage that needs most."""
-    chain = spec.chain()
-    left = accumulate(len(stage.method.student_steps()) for stage in chain)
-    stages = zip(chain, plan, left, strict=True)
-    return max((_of_stage(stage.method, costs, at, n - 1) for stage, at, n in stages), key=lambda memory: memory.total)
-
-
-def _changes(spec: JobSpec) -> Iterator[tuple[str, list[Layout]]]:
-    """Changes of the spec and the stages' layouts with them, of each kind the mildest first."""
-    plans = _plan(spec)
-    split = plans
-    while any(at.fits_more_passes() for at in split):
-        split = [
-            replace(at, images=at.images // 2, passes=2 * at.passes) if at.fits_more_passes() else at for at in split
-        ]
-        yield f"micro_batches {max(at.passes for at in split)}", split
-    if any(isinstance(stage.method, LCMSettings) for stage in spec.chain()) and not all(at.rank for at in plans):
-        adapted = [
-            replace(at, rank=at.rank or ADAPTER) if isinstance(stage.method, LCMSettings) else at
-            for stage, at in zip(spec.chain(), plans, strict=True)
-        ]
-        yield f"lora_rank {ADAPTER}", adapted
-        yield (
-            f"lora_rank {ADAPTER} with micro_batches {max(at.passes * at.images for at in plans)}",
-            [replace(at, images=1, passes=at.passes * at.images) for at in adapted],
-        )
-
-
-def _of_stage(method: MethodSettings, costs: Costs, at: Layout, set_aside: int) -> Memory:
-    """`set_aside`: students that are finished before the stage's last one, and stay."""
+def _opening(costs: Costs, at: Layout) -> Memory:
+    """Whatever the layout, everything is on the device once and whole; the teacher is sampled from before it learns."""
     footprint = costs.footprint
+    return Memory(
+        weights=FLOAT * costs.parameters,
+        optimizer=0,
+        gradients=0,
+        activations=0 if at.offloaded else _previewing(costs),
+        encoders=FLOAT * footprint.encoders + _encoded(costs),
+    )
+
+
+def _of_stage(method: MethodSettings, costs: Costs, at: Layout, aside: int, later: bool = False) -> Memory:
+    """
+    Args:
+        aside: parameters of students that are finished before the stage's last one, and stay.
+        later: whether the stage starts from the student of another one, which stays as well.
+    """
+    footprint, split = costs.footprint, at.shards > 1
     student, other = _trained(method, costs, at)
     others = method.trained_networks - 1
     trained = student + others * other
     copies = (method.networks - 1 - others) * student + others * other
-    frozen, number = (HALF, HALF) if at.half else (FLOAT, FLOAT)
-    weights = frozen * costs.parameters + FLOAT * (copies + student * set_aside)
-    weights += HALF * trained if at.half else 0  # a copy in 16 bits of what is trained in 32
-    gradients = FLOAT * trained
+    held = (costs.parameters + copies) // at.shards
+    if split and (at.rank or (others and at.fake_rank)):
+        held += costs.parameters  # what low-rank updates are added to is not split
+    if not split or not at.device:
+        held += aside + later * costs.parameters  # else they are in the machine's memory
+    if split and not at.device:
+        held += costs.parameters  # the teacher that is judged
 
-    training = at.images * number * _activations(method, footprint, at)
+    training = _pass(method, costs, at)
     if at.passes == 1:
         training -= (1 - GRADIENTS_AT_PEAK) * FLOAT * max(student, other)
-    drawn = PREVIEWED if costs.conditions is None else 2 * min(CLASSES_PREVIEWED, costs.conditions)
-    previewing = number * drawn * footprint.passing
-    decoding = FLOAT * footprint.decoding
-    averaging = 0 if at.workers == 1 or at.shards > 1 else FLOAT * max(student, other)
-    ending = FLOAT * student  # the student that is set aside
-    encoded = FLOAT * footprint.prompt * (1 + (costs.conditions or 0))
+    previewing = _previewing(costs) + (FLOAT * costs.parameters if split else 0)
+    averaging = 0 if at.workers == 1 or split else FLOAT * max(student, other)
+    setting_aside = 0 if split and at.device else FLOAT * student  # the stage's last, before the last preview
     return Memory(
-        weights=weights // at.shards,
+        weights=FLOAT * held,
         optimizer=2 * FLOAT * trained // at.shards,
-        gradients=gradients // at.shards,
-        activations=round(max(training, previewing, decoding, averaging, ending, 0)),
-        encoders=encoded + (0 if at.offloaded else FLOAT * footprint.encoders),
+        gradients=FLOAT * trained // at.shards,
+        activations=round(max(training, averaging, previewing + setting_aside)),
+        encoders=_encoded(costs) + (0 if at.offloaded else FLOAT * footprint.encoders),
     )
 
 
@@ -194,25 +161,46 @@ def _trained(method: MethodSettings, costs: Costs, at: Layout) -> tuple[int, int
     return student, other if method.trained_networks > 1 else 0
 
 
-def _learns_features(method: BaseModel) -> bool:
-    return isinstance(method, FeatureSettings) and method.feature_weight > 0
+def _encoded(costs: Costs) -> int:
+    """Bytes of all encoded prompts."""
+    return FLOAT * costs.footprint.prompt * (1 + (costs.conditions or 0))
 
 
-def _activations(method: MethodSettings, footprint: Footprint, at: Layout) -> float:
-    """Numbers of one image at the peak of a pass."""
-    held = method.passes()
+def _previewing(costs: Costs) -> int:
+    """Bytes while images are sampled and decoded, in 32 bits."""
+    drawn = PREVIEWED if costs.conditions is None else 2 * min(CLASSES_PREVIEWED, costs.conditions)
+    return FLOAT * max(drawn * costs.footprint.passing, costs.footprint.decoding)
+
+
+def _pass(method: MethodSettings, costs: Costs, at: Layout) -> float:
+    """Bytes that come and go in the passes that are alive at once."""
+    held, footprint = method.passes(), costs.footprint
     features = 0.5 if _learns_features(method) else 0.0
+    ranks = (at.rank, at.fake_rank) if method.trained_networks > 1 else (at.rank,)
     for_weights = footprint.kept_for_weights
-    if at.rank:
-        for_weights = footprint.kept_for_updates + at.rank * footprint.low_rank_places
+    if all(ranks):
+        for_weights = footprint.kept_for_updates + max(ranks) * footprint.low_rank_places
     trained, through = footprint.kept + for_weights, footprint.kept
     if at.blocks_again:
         trained = through = footprint.kept_by_blocks
     share = method.student_width * method.student_depth if method.trained_networks == 1 else 1
-    return share * (held.trained + features) * trained + held.through * through + held.idle * footprint.passing
+    passes = share * (held.trained + features) + held.through
+    numbers = share * (held.trained + features) * trained + held.through * through + held.idle * footprint.passing
+    number = HALF + (FLOAT - HALF) * footprint.kept_in_float if at.half else FLOAT
+    needed = method.samples(at.images) * number * numbers
+    if at.half:  # a pass keeps the rounded weights that its backward pass is to go through, split or not
+        needed += HALF * (footprint.block if at.blocks_again else passes * costs.parameters)
+    if at.shards > 1:
+        needed += FLOAT * footprint.gathered
+    return needed
+
+
+def _learns_features(method: BaseModel) -> bool:
+    return isinstance(method, FeatureSettings) and method.feature_weight > 0
 
 
 def _flops(method: MethodSettings, costs: Costs, at: Layout) -> int:
-    backward = (1 if at.rank else 2) + at.blocks_again
+    low = at.rank and (at.fake_rank or method.trained_networks == 1)
+    backward = (1 if low else 2) + at.blocks_again
     passes = method.forwards + backward * method.backwards
     return round(passes * at.images * at.passes * costs.footprint.flops)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from service import memory
+from service.advice import Advice, advice
 from service.footprint import Footprint
 from service.memory import Costs, Memory
 from service.settings import Settings
@@ -20,7 +21,8 @@ class Estimate:
         memory: bytes at the peak.
         step_flops: of the longest kind of step.
         step_seconds: at the speed that devices are said to have; None where none is said.
-        advice: changes that would make it fit, a sentence each; empty where it fits, and where no size is said.
+        advice: changes that would make it fit, a sentence each, or one that says that nothing would;
+            empty where it fits, and where no size is said.
     """
 
     memory: Memory
@@ -41,13 +43,14 @@ def estimate(spec: JobSpec, teacher: Teacher, settings: Settings) -> Estimate | 
         memory=memory.peak(spec, costs),
         step_flops=flops,
         step_seconds=flops / (settings.device_tflops * 1e12) if settings.device_tflops else None,
-        advice=_sentences(memory.advice(spec, costs, limit), limit) if limit else [],
+        advice=[_sentence(one, limit) for one in advice(spec, costs, limit)] if limit else [],
     )
 
 
-def _sentences(advice: list[memory.Advice], limit: int) -> list[str]:
-    return [
-        f"{one.change} brings it to {one.total / GIB:.1f} GiB"
-        + ("" if one.total <= limit else f", which is the least, and still above the {limit / GIB:.0f} GiB of a device")
-        for one in advice
-    ]
+def _sentence(one: Advice, limit: int) -> str:
+    *others, last = one.changes or ("nothing changed",)
+    what = f"{', '.join(others)} and {last}" if others else last
+    needs, device = f"{one.total / GIB:.3g} GiB", f"the {limit / GIB:.3g} GiB of a device"
+    if one.total <= limit:
+        return f"with {what} it takes {needs}"
+    return f"nothing that a spec can change makes it fit into {device}: with {what} it still takes {needs}"

@@ -44,12 +44,14 @@ def shard(modules: Iterable[nn.Module], device: torch.device) -> None:
 
 def _bring_constants(modules: Iterable[nn.Module], device: torch.device) -> None:
     """What low-rank updates are added to, and other buffers: not split, and one for all networks that share it."""
-    brought: dict[int, tuple[Tensor, Tensor]] = {}
+    brought: dict[object, tuple[Tensor, Tensor]] = {}
     for module in modules:
         for part in module.modules():
             for name, buffer in list(part.named_buffers(recurse=False)):
-                _, there = brought.setdefault(id(buffer), (buffer, buffer.to(device)))
-                setattr(part, name, there)
+                memory = (buffer.data_ptr(), buffer.dtype, buffer.shape, buffer.stride())
+                if memory not in brought:
+                    brought[memory] = (buffer, buffer.to(device))  # the first is kept, lest its memory be used again
+                setattr(part, name, brought[memory][1])
 
 
 def _blocks(network: nn.Module) -> Iterable[nn.Module]:

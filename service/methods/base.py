@@ -119,6 +119,15 @@ class MethodSettings(BaseModel):
         """Whether a critic's own gradient is descended, as it is set."""
         return getattr(self, "r1", "") == "exact" and getattr(self, "r1_weight", 0.0) > 0
 
+    def other_rank(self) -> int:
+        """Of the low-rank updates that are trained beside the student's; 0 where whole networks are, or none."""
+        names = [name for name in type(self).model_fields if name.endswith("_lora_rank")]
+        return max((getattr(self, name) for name in names), default=0)
+
+    def samples(self, images: int) -> int:
+        """How many are in a network at once where a part of a batch is of so many images."""
+        return images
+
     def passes(self) -> Passes:
         """What is alive at once."""
         return Passes()

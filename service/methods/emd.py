@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from service.methods.base import Family, Passes
+from service.methods.base import Family
 from service.methods.templates import ScoreSettings
 
 
@@ -27,6 +27,3 @@ class EMDSettings(ScoreSettings):
     latent_step: float = Field(
         1e-4, ge=0, lt=1, description="Size of a Langevin step of the latent z; 0 leaves z where it is."
     )
-
-    def passes(self) -> Passes:
-        return Passes(trained=3.0)

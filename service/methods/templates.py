@@ -42,6 +42,10 @@ class GeneratorSettings(MethodSettings):
     learning_rate: float = Field(5e-4, gt=0, le=1, description="Peak learning rate of the student's optimizer.")
     iterations: int = Field(320, ge=1, le=10_000_000, description="Optimizer steps of the student.")
 
+    def samples(self, images: int) -> int:
+        """Every rollout leaves one at each of the student's steps."""
+        return -(-images // self.steps) * self.steps
+
     def passes(self) -> Passes:
         return Passes(idle=1 if self.guidance_scale == 1 else 2)  # the teacher is asked after the student
 
@@ -271,6 +275,12 @@ class TangentSettings(MethodSettings):
     )
     time_mean: float = Field(0.0, ge=-10, le=10, description="Mean of log(sigma/alpha) of the times trained at.")
     time_std: float = Field(1.6, gt=0, le=10, description="Its standard deviation.")
+
+    def passes(self) -> Passes:
+        """The teacher is asked after the student; and the student again, in forward mode with a derivative of all."""
+        if self.forward_mode():
+            return Passes(idle=3)
+        return Passes(idle=1 if self.guidance_scale == 1 else 2)
 
     @model_validator(mode="after")
     def guidance_is_the_teachers(self) -> Self:

@@ -1,8 +1,9 @@
 """The API in this process, over the real store on both databases, with a fake cluster."""
 
+import asyncio
 import json
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ from fake_cluster import FakeCluster
 from fastapi import FastAPI
 from service_fixtures import cluster, database_url, settings
 from sqlalchemy import func, select
+from typer.testing import CliRunner
 
 from api.app import create_app
+from api.cli import app as cli
+from api.client import Client, explain
 from api.deps import Services
 from service.columns import Row
 from service.settings import Settings
@@ -72,6 +76,25 @@ class Server:
         file = Path(self.settings.resolved_store_url().removeprefix("file://")) / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
+
+
+def command_line(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[str]]:
+    """Runs `fewstep` with these arguments against the server: its exit code, a space, and what it prints."""
+    here = asyncio.get_running_loop()
+
+    def call(_: Client, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        answer = asyncio.run_coroutine_threadsafe(server.http.request(method, path, **kwargs), here).result(60)
+        if answer.is_error:
+            raise explain(answer)
+        return answer
+
+    async def say(*arguments: str) -> str:
+        said = await asyncio.to_thread(CliRunner().invoke, cli, [*arguments])
+        return f"{said.exit_code} {said.output}"
+
+    monkeypatch.setattr(Client, "call", call)
+    monkeypatch.setenv("COLUMNS", "200")
+    return say
 
 
 @pytest_asyncio.fixture

@@ -1,17 +1,12 @@
 """Datasets over the API: from a folder in the store to the order of the job that learns from it."""
 
-import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
-from api_fixtures import Server
-from typer.testing import CliRunner
+from api_fixtures import Server, command_line
 
-from api.cli import app as cli
-from api.client import Client, explain
 from api.render import console, datasets_table, job_sheet
 from api.schemas import DatasetView, JobView
 from service.observations import DatasetOrder
@@ -128,20 +123,7 @@ async def test_datasets_are_their_projects(server: Server) -> None:
 
 
 async def test_the_command_line_and_the_client(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = asyncio.get_running_loop()
-
-    def call(_: Client, method: str, path: str, **kwargs: Any) -> httpx.Response:
-        answer = asyncio.run_coroutine_threadsafe(server.http.request(method, path, **kwargs), here).result(60)
-        if answer.is_error:
-            raise explain(answer)
-        return answer
-
-    async def say(*arguments: str) -> str:
-        said = await asyncio.to_thread(CliRunner().invoke, cli, [*arguments])
-        return f"{said.exit_code} {said.output}"
-
-    monkeypatch.setattr(Client, "call", call)
-    monkeypatch.setenv("COLUMNS", "200")
+    say = command_line(server, monkeypatch)
     server.write("data/asked/prompts.txt", b"a fox\na hen\n")
     assert "prompts" in await say("datasets", "add", "asked", "data/asked")
     assert "1 " in await say("datasets", "add", "none", "data/none")

@@ -16,7 +16,7 @@ from starlette.types import Message
 
 from api import stream
 from api.openapi import document
-from api.schemas import EndpointView, JobView, StudentView, TeacherView, Validation
+from api.schemas import EndpointView, JobView, StudentView, TeacherView
 from service.db import head_revision
 from service.methods import METHODS
 
@@ -70,17 +70,6 @@ async def test_submit_read_list(server: Server) -> None:
             break
         after = f"&after={page['next']}"
     assert seen == [*reversed(others), job.id]
-
-
-async def test_validate_costs_nothing_and_says_all(server: Server) -> None:
-    before = await server.rows()
-    answer = await server.http.post("/v1/jobs:validate", json=SPEC)
-    found = Validation.model_validate(answer.json())
-    assert found.spec.stages is not None
-    assert found.total_steps == found.spec.total_steps() > 0
-    assert found.students[-1] == [1]
-    assert 2e6 < found.estimated_memory_bytes < 1e9
-    assert await server.rows() == before
 
 
 async def test_a_running_job_shows_itself(server: Server) -> None:

@@ -29,7 +29,6 @@ from api.schemas import (
     EventView,
     JobView,
     LogView,
-    MemoryView,
     MethodView,
     MetricView,
     NewWebhook,
@@ -39,11 +38,11 @@ from api.schemas import (
     StudentView,
     TeacherCreate,
     TeacherView,
-    Validation,
     Version,
     WebhookCreate,
     WebhookView,
 )
+from api.validation import MemoryView, Validation
 from service.images import Image, ImagesAnswer, ImagesRequest, ModelCard, ModelList
 from service.methods import METHODS
 from service.spec import JobSpec
@@ -167,7 +166,7 @@ def validate(spec: JobSpec) -> Validation:
         students=left,
         estimated_memory_bytes=memory,
         memory=parts,
-        advice=["micro_batches 2 brings it to 0.1 GiB"] if len(spec.chain()) > 2 else [],
+        advice=["with micro_batches 2 it takes 0.1 GiB"] if len(spec.chain()) > 2 else [],
     )
 
 

@@ -21,7 +21,7 @@ from service.methods.lcm import LCMSettings
 from service.methods.tract import TractSettings
 from service.spec import JobSpec
 from service.status import Wish
-from workers import finish, stages
+from workers import finish, shard, stages
 from workers.data.source import ImageSource
 from workers.live import collect
 from workers.methods.guidance import Guidance
@@ -88,6 +88,15 @@ def test_a_new_update_changes_nothing_and_is_all_the_state_there_is(teacher: UNe
         "unet.time_embedding.linear_1.weight",
         "unet.time_embedding.linear_2.weight",
     }
+
+
+def test_what_updates_of_one_network_are_added_to_is_brought_to_a_device_once(teacher: UNetDenoiser) -> None:
+    student, fake = teacher.with_low_rank(2), teacher.with_low_rank(3).trainable_copy()
+    average = student.frozen_copy()
+    shard._bring_constants([student, average, fake], torch.device("meta"))
+    for name, weight in student.named_buffers():
+        assert weight.is_meta
+        assert dict(average.named_buffers())[name] is dict(fake.named_buffers())[name] is weight
 
 
 def test_updates_merged_are_a_stock_network_with_the_same_answers(teacher: UNetDenoiser) -> None:

@@ -1,22 +1,25 @@
 """The peak of a job's tensors, measured while its method trains on a CPU, and what was estimated beforehand."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from large import large
 from peak import Peak
+from specs import title
 from torch import nn
 
 from service import memory
+from service.folder import StoredFolder
 from service.inspection import inspect
 from service.memory import Costs, Memory
 from service.spec import JobSpec
 from service.status import Wish
 from service.storage import Storage
-from workers import stages, trainer
+from workers import stages
 from workers.artifact import load_student
+from workers.compute import hasten, lay_out
 from workers.data.source import ImageSource
 from workers.pipeline_model import PipelineModel
 from workers.preview import Preview
@@ -60,12 +63,13 @@ class QuietHost:
         """Nobody resumes."""
 
 
-def measure(name: str, folder: Path, method: dict[str, Any], monkeypatch: Any) -> Row:
-    """Train one stage on random images, from a teacher's folder whose only job it is."""
-    monkeypatch.setattr(trainer, "LARGEST_SAMPLE", math.inf)  # random weights make samples of any size
-    facts = inspect(Storage(folder.parent.as_uri()), folder.name)
+def measure(name: str, method: dict[str, Any], compute: dict[str, Any], folder: Path) -> Row:
+    """Train one stage on random images, from a teacher that is made in `folder`."""
+    folder = large(name, folder / "teacher")
+    facts = inspect(StoredFolder(Storage(folder.parent.as_uri()), folder.name))
     assert facts.footprint is not None
-    spec = JobSpec.model_validate({"teacher": "t", "prompts": PROMPTS if facts.text else None, "method": method})
+    told = {"prompts": PROMPTS if facts.text else None, "method": method, "compute": compute}
+    spec = JobSpec.model_validate({"teacher": "t"} | told)
     conditions = len(PROMPTS) if facts.text else facts.num_classes
     estimate = memory.peak(spec, Costs(facts.parameters, facts.footprint, conditions))
 
@@ -75,11 +79,13 @@ def measure(name: str, folder: Path, method: dict[str, Any], monkeypatch: Any) -
     if isinstance(model, PipelineModel):
         modules += [part for part in model.pipe.components.values() if isinstance(part, nn.Module)]
     with Peak(modules) as peak:
+        lay_out(teacher, spec.compute)
         built = stages.build(settings, teacher)
+        hasten([built.teacher, *built.trainable.values(), *built.followers.values()], spec.compute)
         labels = None if teacher.num_classes is None else torch.arange(8) % teacher.num_classes
         images = torch.randn(8, *teacher.shape)
         source = None if built.data_need == "none" else ImageSource(images, labels, torch.randn_like(images))
         preview = Preview(QuietHost(), teacher.num_classes, model.decode)  # type: ignore[arg-type]
         cadence = Cadence(NEVER, NEVER)
-        Trainer(built, source, QuietHost(), State(), cadence, 0, preview).run()  # type: ignore[arg-type]
-    return Row(name, estimate, peak.highest)
+        Trainer(built, source, QuietHost(), State(), cadence, 0, preview, spec.compute).run()  # type: ignore[arg-type]
+    return Row(title(name, method, compute), estimate, peak.highest)
