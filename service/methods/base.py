@@ -132,6 +132,10 @@ class MethodSettings(BaseModel):
         """What is alive at once."""
         return Passes()
 
+    def cost(self) -> tuple[float, float]:
+        """`forwards` and `backwards` as it is set, with the guidance of the defaults."""
+        return self.forwards, self.backwards
+
     def total_steps(self) -> int:
         """Optimizer steps of the student over the whole stage."""
         raise NotImplementedError

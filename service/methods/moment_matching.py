@@ -24,6 +24,12 @@ class MomentMatchingSettings(ScoreSettings):
 
     steps: int = Field(4, ge=1, le=16, description="Ancestral sampling steps of the student, k in the paper.")
 
+    def cost(self) -> tuple[float, float]:
+        """Each turn of the auxiliary network's costs as much, whatever the steps: a pass through student and teacher
+        beside its own."""
+        share = self.fake_updates / type(self).model_fields["fake_updates"].default
+        return 3 + (self.forwards - 3) * share, 1 + (self.backwards - 1) * share
+
     def student_steps(self) -> list[list[int]]:
         """One student, for its own steps alone: fewer are longer ones, which it has not seen."""
         return [[self.steps]]

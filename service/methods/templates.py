@@ -76,6 +76,13 @@ class ScoreSettings(GeneratorSettings):
         "own weights; 0 trains a network of its own.",
     )
 
+    def cost(self) -> tuple[float, float]:
+        """The student's turn runs it through the steps before the one it learns at; each of the fake score's makes
+        samples and learns from them."""
+        more = self.fake_updates - type(self).model_fields["fake_updates"].default
+        steps = (self.steps - 1) / self.steps
+        return self.forwards + steps + 2 * more, self.backwards + more
+
 
 class CriticSettings(BaseModel):
     """Mixin of a method with an adversarial term."""
@@ -103,6 +110,17 @@ class AdversarialScoreSettings(ScoreSettings, CriticSettings):
         if self.data() != "images":
             return super().passes()
         return Passes(trained=2.5 if self.r1_weight > 0 else 2.0)
+
+    def cost(self) -> tuple[float, float]:
+        """A critic looks at half a network: at the student's images, and at real, made and nudged ones in each of its
+        own turns."""
+        if self.data() != "images":
+            return super().cost()
+        forwards, backwards = super().cost()
+        own = (1.5 if self.r1_weight > 0 else 1.0) * self.fake_updates
+        known = 0.0 if self.data_need != "images" else 1.0 * type(self).model_fields["fake_updates"].default
+        at_student = 0.5 if self.data_need != "images" else 0.0
+        return forwards + own + at_student - known, backwards + own + at_student - known
 
 
 class TrunkCriticSettings(BaseModel):
