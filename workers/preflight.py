@@ -3,7 +3,8 @@
 What a network predicts shows in its answers, whatever it was trained on. In pure noise an epsilon network gives the
 noise back, a velocity eps - x0 most of it, and v and x0 networks nothing of it; where there is almost no noise, an x0
 network gives its input back, and no other does. That it predicts v shows in images that were drawn by v: noised, they
-are found again. An untrained network shows nothing of all this; it is warned about and let through.
+are found again. Under EDM's preconditioning all that can be wrong is the sign of the answer, and with it that of the
+noise which it finds. An untrained network shows nothing of all this; it is warned about and let through.
 """
 
 import copy
@@ -14,10 +15,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from service.errors import DataInvalid, TeacherInvalid
+from service.families import EDM_PREDICTIONS
 from workers import trainer
 from workers.diffusion.convert import Prediction, form
 from workers.diffusion.guidance import unguided
-from workers.diffusion.paths import AnglePath, RectifiedFlow, expand
+from workers.diffusion.paths import EDM, AnglePath, RectifiedFlow, expand
 from workers.diffusion.sampler import SamplerSpec, draw, sample, seeded
 from workers.host import Host
 from workers.models.codec import Coder
@@ -59,6 +61,9 @@ def check(
     warnings = []
     if isinstance(network.path, RectifiedFlow):
         _refuse_other_than_flow(pure, clean)
+    elif isinstance(network.path, EDM):
+        if not _noise_is_found(network, host.device):
+            warnings.append("the network finds no noise as a trained one does, so its prediction type cannot be checked")
     elif isinstance(network.path, AnglePath) and network.prediction in NAMES:
         seen = _prediction(network, pure, clean, drawn)
         if seen is None:
@@ -125,16 +130,33 @@ def _raw(network: Denoiser, x: Tensor, t: Tensor, labels: Tensor | None) -> Tens
 def _answers(network: Denoiser, device: torch.device) -> tuple[float, float]:
     """How much the network's answers are its inputs: to pure noise, and to a smooth image almost without noise."""
     labels = _labels(network, device)
-    noise = draw(network.shape, seeded(range(COUNT)), device)
+    almost, near, noise = _almost_clean(network, device)
     t = torch.full((COUNT,), network.path.t_max, dtype=torch.float64)
     scaled = network.path.add_noise(torch.zeros_like(noise), noise, t)
     pure = _correlation(_raw(network, scaled, t, labels), scaled)
+    return pure, _correlation(_raw(network, almost, near, labels), almost)
+
+
+def _almost_clean(network: Denoiser, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Smooth images with little noise, the times [B] at which they are, and the noise."""
+    noise = draw(network.shape, seeded(range(COUNT)), device)
     smooth = draw(network.shape, seeded(range(COUNT, 2 * COUNT)), device)
     if len(network.shape) == 3:
         smooth = interpolate(smooth[..., :2, :2], size=network.shape[1:], mode="bicubic")
     t = _at(network, LOW, COUNT)
-    almost = network.path.add_noise(smooth / smooth.std(), noise, t)
-    return pure, _correlation(_raw(network, almost, t, labels), almost)
+    return network.path.add_noise(smooth / smooth.std(), noise, t), t, noise
+
+
+def _noise_is_found(network: Denoiser, device: torch.device) -> bool:
+    """Whether the noise in an image is what the network says it is. TeacherInvalid where it says the opposite."""
+    x, t, noise = _almost_clean(network, device)
+    found = _correlation(network.predict(x, t, _labels(network, device), "eps"), noise)
+    if found < OPPOSED:
+        raise TeacherInvalid(
+            "the network answers with the opposite sign of what its scheduler says: set prediction_type to the other of "
+            f"{' and '.join(EDM_PREDICTIONS)} in scheduler/scheduler_config.json and register the teacher again"
+        )
+    return found > FOUND
 
 
 def _refuse_other_than_flow(pure: float, clean: float) -> None:

@@ -45,8 +45,12 @@ class UNetDenoiser(Denoiser):
         if embeddings is not None:
             self.num_classes = self.null_label = embeddings - 1
 
+    def around(self, unet: UNet2DModel) -> "UNetDenoiser":
+        """The same of another network of this kind."""
+        return UNetDenoiser(unet, self.path, self.prediction)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "UNetDenoiser":
-        return UNetDenoiser(copy.deepcopy(self.unet, memo), self.path, self.prediction)
+        return self.around(copy.deepcopy(self.unet, memo))
 
     def _model_time(self, x: Tensor, t: Tensor) -> Tensor:
         return self.path.t_to_model(t).to(x.device, torch.float32, non_blocking=True)
@@ -64,7 +68,7 @@ class UNetDenoiser(Denoiser):
         return [layers[len(block.resnets) - 1] for block, (_, layers) in zip(down, found, strict=False)] + found[-1:]
 
     def smaller(self, width: float, depth: float) -> "UNetDenoiser":
-        return UNetDenoiser(smaller(self.unet, width, depth), self.path, self.prediction).eval()
+        return self.around(smaller(self.unet, width, depth)).eval()
 
     def with_conditions(self, copies: int) -> "UNetDenoiser":
         unet = copied(self.unet)
@@ -72,7 +76,7 @@ class UNetDenoiser(Denoiser):
         table = bias.new_zeros(1, len(bias)) if unet.class_embedding is None else unet.class_embedding.weight
         unet.class_embedding = nn.Embedding.from_pretrained(table.detach().repeat(copies, 1), freeze=False)
         unet.register_to_config(num_class_embeds=copies * len(table))
-        return UNetDenoiser(unet, self.path, self.prediction).eval().requires_grad_(True)
+        return self.around(unet).eval().requires_grad_(True)
 
     def with_target(self) -> "UNetDenoiser":
         unet = copied(self.unet)
@@ -84,13 +88,13 @@ class UNetDenoiser(Denoiser):
                 "second time is folded into them"
             )
         unet.class_embedding = LabelAndTarget(unet)
-        return UNetDenoiser(unet, self.path, self.prediction).eval().requires_grad_(True)
+        return self.around(unet).eval().requires_grad_(True)
 
     def baked(self, steps: Sequence[tuple[float, float]]) -> "UNetDenoiser":
         """Exact at the times of `steps`, which must differ; a stock UNet2DModel, as the teacher's."""
         t, s = (self.path.t_to_model(torch.tensor(times, dtype=torch.float64)) for times in zip(*steps, strict=True))
         unet = bake(copied(self.unet), t, s)
-        return UNetDenoiser(unet, self.path, self.prediction).eval().requires_grad_(False)
+        return self.around(unet).eval().requires_grad_(False)
 
 
 def load_teacher(folder: FilePath) -> UNetDenoiser:
