@@ -102,7 +102,10 @@ def _by_nature(method: MethodSettings, teacher: Teacher) -> Iterator[tuple[str, 
         if not method.fits_flows:
             yield "kind", f"{edm} takes the steps of {method.kind} under it."
         elif method.renoises():
-            yield "steps", f"Set it to 1: {edm} adds noise between steps under it, as the student of {method.kind} does."
+            yield (
+                "steps",
+                f"Set it to 1: {edm} adds noise between steps under it, as the student of {method.kind} does.",
+            )
     if teacher.family != UNET2D:
         if method.own_network():
             yield (

@@ -142,7 +142,9 @@ def _edm(
         )
     prediction_type = config.get("prediction_type", EDM_PREDICTIONS[0])
     if prediction_type not in EDM_PREDICTIONS:
-        refuse(f"{SCHEDULER} has prediction_type {prediction_type!r}; an {scheduler} knows {', '.join(EDM_PREDICTIONS)}.")
+        refuse(
+            f"{SCHEDULER} has prediction_type {prediction_type!r}; an {scheduler} knows {', '.join(EDM_PREDICTIONS)}."
+        )
     for name, least in EDM_NUMBERS.items():
         value = config.get(name, least)
         if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value < math.inf:

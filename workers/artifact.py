@@ -70,8 +70,8 @@ def write_manifest(folder: Path, sampler: SamplerSpec, about: dict[str, Any]) ->
 class Student:
     """A folder opened for sampling: a student with the steps it is made for, or a teacher with any.
 
-    A teacher is run like its own students of the same number of steps, by DDIM or, under EDM's preconditioning, by Euler
-    steps, whatever scheduler its folder names.
+    A teacher is run like its own students of as many steps, whatever scheduler its folder names: by DDIM or, under
+    EDM's preconditioning, by Euler steps.
 
     Attributes:
         scheduler: a student's; a teacher's for one step.
@@ -113,7 +113,9 @@ class Student:
         return images
 
     def teachers_scheduler(self, steps: int) -> Any:
-        name, config = SamplerSpec.on(self.denoiser.path, "ddim", (steps,)).scheduler_config(scheduler_config(self.folder))
+        name, config = SamplerSpec.on(self.denoiser.path, "ddim", (steps,)).scheduler_config(
+            scheduler_config(self.folder)
+        )
         return SCHEDULERS[name].from_config(config)
 
     def write_student(self, folder: Path, network: Denoiser, sampler: SamplerSpec) -> None:
@@ -153,7 +155,9 @@ class Student:
             x = x * scheduler.init_noise_sigma
             for t in scheduler.timesteps:
                 seen = scheduler.scale_model_input(x, t)
-                out = self.unet(torch.cat([seen, seen]) if guided else seen, t, class_labels=labels, return_dict=False)[0]
+                out = self.unet(torch.cat([seen, seen]) if guided else seen, t, class_labels=labels, return_dict=False)[
+                    0
+                ]
                 if guidance is not None and guided:
                     conditional, unconditional = out.chunk(2)
                     out = unconditional + guidance * (conditional - unconditional)

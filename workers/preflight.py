@@ -3,8 +3,9 @@
 What a network predicts shows in its answers, whatever it was trained on. In pure noise an epsilon network gives the
 noise back, a velocity eps - x0 most of it, and v and x0 networks nothing of it; where there is almost no noise, an x0
 network gives its input back, and no other does. That it predicts v shows in images that were drawn by v: noised, they
-are found again. Under EDM's preconditioning all that can be wrong is the sign of the answer, and with it that of the
-noise which it finds. An untrained network shows nothing of all this; it is warned about and let through.
+are found again. Under EDM's preconditioning all that can be wrong is the sign of the answer; with the right one, a
+network finds the noise in its own samples. An untrained network shows nothing of all this; it is warned about and let
+through.
 """
 
 import copy
@@ -19,8 +20,9 @@ from service.families import EDM_PREDICTIONS
 from workers import trainer
 from workers.diffusion.convert import Prediction, form
 from workers.diffusion.guidance import unguided
-from workers.diffusion.paths import EDM, AnglePath, RectifiedFlow, expand
+from workers.diffusion.paths import AnglePath, RectifiedFlow, expand
 from workers.diffusion.sampler import SamplerSpec, draw, sample, seeded
+from workers.families.edm import EDM
 from workers.host import Host
 from workers.models.codec import Coder
 from workers.models.denoiser import Denoiser
@@ -38,6 +40,11 @@ SAME = 1e-5
 """Relative difference of answers below which guidance does nothing."""
 LIMIT = 1.05
 """Images lie in [-1, 1]; a resized one overshoots by a little."""
+OTHER_TYPE = (
+    "the scheduler says {}, but the network answers as {} does: set prediction_type to {!r} in "
+    "scheduler/scheduler_config.json and register the teacher again"
+)
+UNTRAINED = "the network answers as no trained one does, so its prediction type cannot be checked"
 NAMES = {prediction: name for name, prediction in PREDICTION_TYPES.items()}
 
 
@@ -61,18 +68,15 @@ def check(
     warnings = []
     if isinstance(network.path, RectifiedFlow):
         _refuse_other_than_flow(pure, clean)
-    elif isinstance(network.path, EDM):
-        if not _noise_is_found(network, host.device):
-            warnings.append("the network finds no noise as a trained one does, so its prediction type cannot be checked")
+    elif isinstance(network, EDM):
+        if not _sign_is_seen(network, drawn):
+            warnings.append(UNTRAINED)
     elif isinstance(network.path, AnglePath) and network.prediction in NAMES:
         seen = _prediction(network, pure, clean, drawn)
         if seen is None:
-            warnings.append("the network answers as no trained one does, so its prediction type cannot be checked")
+            warnings.append(UNTRAINED)
         elif seen != network.prediction:
-            raise TeacherInvalid(
-                f"the scheduler says {NAMES[network.prediction]}, but the network answers as {NAMES[seen]} does: set "
-                f"prediction_type to {NAMES[seen]!r} in scheduler/scheduler_config.json and register the teacher again"
-            )
+            raise TeacherInvalid(OTHER_TYPE.format(NAMES[network.prediction], NAMES[seen], NAMES[seen]))
     if network.null_label is not None:
         difference = _guidance(network, host.device)
         said.append(f"a label changes it by {difference:.2g}")
@@ -130,33 +134,16 @@ def _raw(network: Denoiser, x: Tensor, t: Tensor, labels: Tensor | None) -> Tens
 def _answers(network: Denoiser, device: torch.device) -> tuple[float, float]:
     """How much the network's answers are its inputs: to pure noise, and to a smooth image almost without noise."""
     labels = _labels(network, device)
-    almost, near, noise = _almost_clean(network, device)
+    noise = draw(network.shape, seeded(range(COUNT)), device)
     t = torch.full((COUNT,), network.path.t_max, dtype=torch.float64)
     scaled = network.path.add_noise(torch.zeros_like(noise), noise, t)
     pure = _correlation(_raw(network, scaled, t, labels), scaled)
-    return pure, _correlation(_raw(network, almost, near, labels), almost)
-
-
-def _almost_clean(network: Denoiser, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Smooth images with little noise, the times [B] at which they are, and the noise."""
-    noise = draw(network.shape, seeded(range(COUNT)), device)
     smooth = draw(network.shape, seeded(range(COUNT, 2 * COUNT)), device)
     if len(network.shape) == 3:
         smooth = interpolate(smooth[..., :2, :2], size=network.shape[1:], mode="bicubic")
     t = _at(network, LOW, COUNT)
-    return network.path.add_noise(smooth / smooth.std(), noise, t), t, noise
-
-
-def _noise_is_found(network: Denoiser, device: torch.device) -> bool:
-    """Whether the noise in an image is what the network says it is. TeacherInvalid where it says the opposite."""
-    x, t, noise = _almost_clean(network, device)
-    found = _correlation(network.predict(x, t, _labels(network, device), "eps"), noise)
-    if found < OPPOSED:
-        raise TeacherInvalid(
-            "the network answers with the opposite sign of what its scheduler says: set prediction_type to the other of "
-            f"{' and '.join(EDM_PREDICTIONS)} in scheduler/scheduler_config.json and register the teacher again"
-        )
-    return found > FOUND
+    almost = network.path.add_noise(smooth / smooth.std(), noise, t)
+    return pure, _correlation(_raw(network, almost, t, labels), almost)
 
 
 def _refuse_other_than_flow(pure: float, clean: float) -> None:
@@ -195,6 +182,27 @@ def _found_again(network: Denoiser, images: Tensor) -> float:
     of_images, of_noise = form("v", t, network.path)
     expected = expand(of_images, x) * images + expand(of_noise, x) * noise
     return _correlation(_raw(network, x, t, _labels(network, images.device, len(images))), expected)
+
+
+def _sign_is_seen(network: EDM, drawn: Tensor) -> bool:
+    """Whether the network's answer clearly has the sign that its scheduler says. TeacherInvalid: it has the other."""
+    if _noise_found(network, drawn[:COUNT]) > FOUND:
+        return True
+    other = copy.copy(network)
+    other.sign = -network.sign
+    spec, device = SamplerSpec.on(network.path, "ddim", [STEPS]), drawn.device
+    if _noise_found(other, sample(other, spec, STEPS, _labels(network, device), seeded(range(COUNT)), device)) > FOUND:
+        says, answers = EDM_PREDICTIONS if network.sign > 0 else reversed(EDM_PREDICTIONS)
+        raise TeacherInvalid(OTHER_TYPE.format(says, answers, answers))
+    return False
+
+
+def _noise_found(network: Denoiser, images: Tensor) -> float:
+    """How much the noise that the network sees in images with a little of it is what there is."""
+    t = _at(network, LOW, len(images))
+    noise = draw(network.shape, seeded(range(len(images))), images.device).flip(0)  # not what they were drawn from
+    x = network.path.add_noise(images, noise, t)
+    return _correlation(network.predict(x, t, _labels(network, images.device, len(images)), "eps"), noise)
 
 
 def _guidance(network: Denoiser, device: torch.device) -> float:

@@ -137,10 +137,10 @@ class VPDiscrete(AnglePath):
 
 
 class EDM(VPDiscrete):
-    """The noise levels of Karras et al. (arXiv:2206.00364), with images scaled as x/sqrt(1 + sigma^2) to preserve variance.
+    """The noise levels of Karras et al. (arXiv:2206.00364), with images x scaled to x/sqrt(1 + sigma^2).
 
-    Time t = i/N stands for sigma = tan(angle) = (sigma_min^(1/rho) + t (sigma_max^(1/rho) - sigma_min^(1/rho)))^rho, so
-    that even steps in time are even on the grid they sample on (eq. 5); below t = 1/N the angle falls to 0.
+    Time t = i/N stands for sigma/alpha = (sigma_min^(1/rho) + t (sigma_max^(1/rho) - sigma_min^(1/rho)))^rho, so even
+    steps in time are even on the grid that they sample on (eq. 5); below t = 1/N the angle falls to 0.
     """
 
     sigma_min, rho = 0.002, 7.0
@@ -152,7 +152,7 @@ class EDM(VPDiscrete):
 
     @classmethod
     def sigmas(cls, t: Tensor, sigma_max: float) -> Tensor:
-        """Of times from 1/N on."""
+        """Noise levels of times from 1/N on, of images that are not scaled."""
         low, high = cls.sigma_min ** (1 / cls.rho), sigma_max ** (1 / cls.rho)
         return (low + t * (high - low)) ** cls.rho
 

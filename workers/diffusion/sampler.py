@@ -12,8 +12,8 @@ pipelines can be brought to by the scheduler's config alone. There `ddim` is `Fl
 `renoise` is `FlowMatchLCMScheduler`, which takes the network's x0 as it is; the other kinds have no stock scheduler.
 
 Under EDM's preconditioning `ddim` is `EDMEulerScheduler`, whose Euler step in sigma is the same step. Its grid ends at
-sigma_min, which is set to the last of the levels of a student's own number of steps. No stock scheduler adds noise between
-the steps of such a network: `renoise` is one step, where it is `ddim`, and the other kinds have none.
+sigma_min, which is set to where the last of a student's own number of steps starts. No stock scheduler adds noise
+between the steps of such a network: `renoise` is one step, where it is `ddim`, and the other kinds have none.
 """
 
 import math
@@ -104,8 +104,8 @@ class SamplerSpec:
         one_step = self.kind == "renoise" and self.steps == (1,)
         if self.sigma_max is not None and self.kind != "ddim" and not one_step:
             raise ValueError(
-                f"no scheduler of diffusers takes {self.kind} steps under EDM's preconditioning; it has ddim, and renoise "
-                "for one step"
+                f"no scheduler of diffusers takes {self.kind} steps under EDM's preconditioning; it has ddim, and "
+                "renoise for one step"
             )
         longest = min(LCM_GRID, self.num_train_timesteps) if self._on_lcm_grid else self.num_train_timesteps
         if not self.steps or not all(1 <= n <= longest for n in self.steps):
@@ -184,7 +184,7 @@ def boundary_scales(t: Tensor, num_train_timesteps: int = 1000) -> tuple[Tensor,
 
 
 def consistency_function(x: Tensor, x0: Tensor, t: Tensor, path: Path) -> Tensor:
-    """f(x, t), given the network's x0 there; on a rectified flow and on EDM's path that is x0 itself, which is x at t = 0."""
+    """f(x, t), given the network's x0 there; on a flow and on EDM's path that is x0 itself, which is x at t = 0."""
     if isinstance(path, RectifiedFlow | EDM):
         return x0
     c_skip, c_out = boundary_scales(t, path.timesteps)

@@ -22,9 +22,9 @@ SIGN = dict(zip(EDM_PREDICTIONS, (1.0, -1.0), strict=True))
 class EDM(UNetDenoiser):
     """arXiv:2206.00364, table 1: x0 = c_skip x + c_out F(c_in x, ln(sigma)/4), for x = x0 + sigma eps.
 
-    The folder is a ConsistencyModelPipeline: a UNet2DModel with one of diffusers' EDM schedulers, whose prediction type v
-    means -F. On a path that preserves variance, methods and samplers find it like any other network: noise of size 1 at
-    t = 1 is the scheduler's noise of size sqrt(sigma_max^2 + 1).
+    The folder is a ConsistencyModelPipeline: a UNet2DModel with one of diffusers' EDM schedulers, whose prediction type
+    v means -F. On a path that preserves variance it is asked like any other network: noise of size 1 at t = 1 is the
+    scheduler's noise of size sqrt(sigma_max^2 + 1).
 
     Args:
         sigma_data: standard deviation of the images that it was trained on.
@@ -44,8 +44,8 @@ class EDM(UNetDenoiser):
         config, scheduler = pipe.scheduler.config, type(pipe.scheduler).__name__
         if scheduler not in EDM_SCHEDULERS or config.prediction_type not in SIGN:
             raise TeacherInvalid(
-                f"an EDM network needs one of the schedulers {', '.join(EDM_SCHEDULERS)} with prediction_type epsilon or "
-                f"v_prediction, not {scheduler} with {config.get('prediction_type')!r}"
+                f"an EDM network needs one of the schedulers {', '.join(EDM_SCHEDULERS)} with prediction_type "
+                f"{' or '.join(EDM_PREDICTIONS)}, not {scheduler} with {config.get('prediction_type')!r}"
             )
         path = EDMPath(min(float(config.sigma_max), SIGMA_MAX))
         return cls(pipe.unet, path, config.sigma_data, SIGN[config.prediction_type])
