@@ -113,9 +113,9 @@ class Student:
         return images
 
     def teachers_scheduler(self, steps: int) -> Any:
-        name, config = SamplerSpec.on(self.denoiser.path, "ddim", (steps,)).scheduler_config(
-            scheduler_config(self.folder)
-        )
+        """That of a deterministic student of a teacher's, for so many steps."""
+        spec = SamplerSpec.on(self.denoiser.path, "ddim", (steps,))
+        name, config = spec.scheduler_config(scheduler_config(self.folder))
         return SCHEDULERS[name].from_config(config)
 
     def write_student(self, folder: Path, network: Denoiser, sampler: SamplerSpec) -> None:
@@ -154,10 +154,8 @@ class Student:
             scheduler.set_timesteps(steps)
             x = x * scheduler.init_noise_sigma
             for t in scheduler.timesteps:
-                seen = scheduler.scale_model_input(x, t)
-                out = self.unet(torch.cat([seen, seen]) if guided else seen, t, class_labels=labels, return_dict=False)[
-                    0
-                ]
+                seen = scheduler.scale_model_input(torch.cat([x, x]) if guided else x, t)
+                out = self.unet(seen, t, class_labels=labels, return_dict=False)[0]
                 if guidance is not None and guided:
                     conditional, unconditional = out.chunk(2)
                     out = unconditional + guidance * (conditional - unconditional)

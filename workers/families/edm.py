@@ -14,7 +14,7 @@ from service.families import EDM_PREDICTIONS, EDM_SCHEDULERS
 from workers.diffusion.paths import EDM as EDMPath
 from workers.diffusion.paths import expand
 from workers.diffusion.timesteps import SIGMA_MAX
-from workers.models.unet2d import UNetDenoiser
+from workers.models.unet2d import UNetDenoiser, refuse_no_images
 
 SIGN = dict(zip(EDM_PREDICTIONS, (1.0, -1.0), strict=True))
 
@@ -74,4 +74,5 @@ def open_edm(folder: Path) -> EDM:
         pipe = ConsistencyModelPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     except (ValueError, OSError, RuntimeError, KeyError, TypeError, NotImplementedError) as error:
         raise TeacherInvalid(f"the folder does not load as a ConsistencyModelPipeline: {error}") from error
+    refuse_no_images(pipe.unet)
     return EDM.of(pipe).eval().requires_grad_(False)

@@ -119,17 +119,22 @@ def load_teacher(folder: FilePath) -> UNetDenoiser:
         path = VPDiscrete(teacher_scheduler(config).alphas_cumprod)
     except (ValueError, OSError, RuntimeError, KeyError, NotImplementedError) as error:
         raise TeacherInvalid(f"the teacher's folder cannot be loaded: {error}") from error
-    if unet.config.sample_size is None or unet.config.in_channels != unet.config.out_channels:
-        raise TeacherInvalid(
-            "the teacher's unet must name its sample_size and give as many channels as it takes, not "
-            f"sample_size {unet.config.sample_size}, {unet.config.in_channels} in, {unet.config.out_channels} out"
-        )
+    refuse_no_images(unet)
     if prediction == "eps" and float(path.alpha(torch.ones((), dtype=torch.float64))) < 0.005:
         raise TeacherInvalid(
             "the teacher predicts epsilon and its last timestep is pure noise: one step from there is not defined; "
             "use a teacher that predicts v or the sample, or a noise schedule that keeps some signal"
         )
     return UNetDenoiser(unet, path, prediction).eval().requires_grad_(False)
+
+
+def refuse_no_images(unet: UNet2DModel) -> None:
+    """TeacherInvalid for a network that does not answer images with images of a known size."""
+    if unet.config.sample_size is None or unet.config.in_channels != unet.config.out_channels:
+        raise TeacherInvalid(
+            "the teacher's unet must name its sample_size and give as many channels as it takes, not "
+            f"sample_size {unet.config.sample_size}, {unet.config.in_channels} in, {unet.config.out_channels} out"
+        )
 
 
 def teacher_scheduler(config: dict[str, Any]) -> diffusers.DDIMScheduler:
