@@ -134,7 +134,7 @@ def test_a_lora_can_be_put_on_and_merged(opened: tuple[Any, Any]) -> None:
     _, denoiser = opened
     x, t, labels = queries(denoiser)
     student = denoiser.frozen_copy()
-    (network,) = networks(student)
+    network: Any = next(networks(student))
     inject_adapter_in_model(LoraConfig(r=2, lora_alpha=2, target_modules=list(denoiser.lora_targets)), network)
     torch.testing.assert_close(student.predict(x, t, labels), denoiser.predict(x, t, labels))
     with torch.no_grad():
