@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from service.errors import InvalidRequest, Pointer
-from service.families import FLOWS, ONE_SIZE, UNET2D
+from service.families import EDM_SCHEDULERS, FLOWS, ONE_SIZE, UNET2D
 from service.methods import METHODS
 from service.methods.base import MethodSettings
 from service.spec import JobSpec
@@ -110,6 +110,15 @@ def _by_nature(method: MethodSettings, teacher: Teacher) -> Iterator[tuple[str, 
             "kind",
             f"{name} is a rectified flow, and no scheduler of diffusers takes the steps of {method.kind} on one.",
         )
+    if teacher.scheduler in EDM_SCHEDULERS:
+        edm = f"{name} has EDM's preconditioning, and no scheduler of diffusers"
+        if not method.fits_flows:
+            yield "kind", f"{edm} takes the steps of {method.kind} under it."
+        elif method.renoises():
+            yield (
+                "steps",
+                f"Set it to 1: {edm} adds noise between steps under it, as the student of {method.kind} does.",
+            )
     if teacher.family != UNET2D:
         if method.own_network():
             yield (

@@ -34,6 +34,11 @@ BETA_SCHEDULERS = (
 """Diffusers' schedulers whose noise is DDIM's for the same betas. Of a teacher, how they sample does not matter."""
 
 EDM_SCHEDULERS = ("EDMDPMSolverMultistepScheduler", "EDMEulerScheduler")
+"""Of UNet2DModels with EDM's preconditioning."""
+EDM_PIPELINE = "ConsistencyModelPipeline"
+"""The one class of diffusers that asks a scheduler what such a network is to see."""
+EDM_PREDICTIONS = ("epsilon", "v_prediction")
+"""What they call the network's answer F, and -F."""
 FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler")
 FLOW_SOLVERS = ("DPMSolverMultistepScheduler",)
 """Of flows where their prediction_type says so."""

@@ -8,6 +8,8 @@ from typing import Any
 from service import mistaken
 from service.families import (
     BETA_SCHEDULERS,
+    EDM_PIPELINE,
+    EDM_PREDICTIONS,
     EDM_SCHEDULERS,
     FLOW_PREDICTION,
     FLOW_SCHEDULERS,
@@ -34,6 +36,8 @@ VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.mode
 CLIP_TOKENS = 77
 BUFFERS = ("pos_embed.pos_embed",)
 """Saved among the weights, though nothing of them is learned."""
+EDM_NUMBERS = {"sigma_max": 1.0, "sigma_data": 0.01}
+"""Of an EDM scheduler's config, with the least that makes sense: images have a spread, and noise is to cover them."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,10 @@ def _unet2d(folder: Folder, pipeline: Any, modules: Mapping[str, tuple[str, str]
         )
     if more := sorted(modules.keys() - {"unet", "scheduler"}):
         refuse(f"{INDEX} names {', '.join(more)} beside a UNet2DModel, which must be on pixels and by itself.")
-    scheduler, prediction_type = _scheduler(folder, modules, flow=False)
+    if modules.get("scheduler", ("", ""))[1] in EDM_SCHEDULERS:
+        scheduler, prediction_type = _edm(folder, modules, pipeline, unet)
+    else:
+        scheduler, prediction_type = _scheduler(folder, modules, flow=False)
     shapes = folder.weights("unet", SAVED_AS["diffusers"])
     image_size, num_classes = _unet2d_size(unet), _unet2d_classes(unet, shapes)
     return Facts(
@@ -114,6 +121,35 @@ def _unet2d(folder: Folder, pipeline: Any, modules: Mapping[str, tuple[str, str]
         sha256=folder.digest.hexdigest(),
         footprint=unet2d_footprint(shapes, image_size),
     )
+
+
+def _edm(
+    folder: Folder, modules: Mapping[str, tuple[str, str]], pipeline: Any, unet: dict[str, Any]
+) -> tuple[str, str]:
+    """Class and prediction type of the scheduler of a UNet2DModel with EDM's preconditioning."""
+    config, (_, scheduler) = folder.json(SCHEDULER, "save it with the pipeline"), modules["scheduler"]
+    if config.get("_class_name", scheduler) not in EDM_SCHEDULERS:
+        refuse(f"{SCHEDULER} is of class {config['_class_name']}, where {INDEX} names an {scheduler}: {SAVE}.")
+    if pipeline != EDM_PIPELINE:
+        refuse(
+            f"{INDEX} names the pipeline {pipeline!r}, which cannot run a network with EDM's preconditioning: save it "
+            f"with {EDM_PIPELINE}(unet, scheduler).save_pretrained(folder)."
+        )
+    if unet.get("time_embedding_type") == "fourier":
+        refuse(
+            "unet/config.json has time_embedding_type 'fourier', with which a UNet2DModel takes the logarithm of its "
+            "time; that of EDM is a logarithm already, and may be negative. Use a network with positional embeddings."
+        )
+    prediction_type = config.get("prediction_type", EDM_PREDICTIONS[0])
+    if prediction_type not in EDM_PREDICTIONS:
+        refuse(
+            f"{SCHEDULER} has prediction_type {prediction_type!r}; an {scheduler} knows {', '.join(EDM_PREDICTIONS)}."
+        )
+    for name, least in EDM_NUMBERS.items():
+        value = config.get(name, least)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value < math.inf:
+            refuse(f"{SCHEDULER} has {name} {value!r}, where a number of at least {least:g} must be: {SAVE}.")
+    return scheduler, prediction_type
 
 
 def _unet2d_size(unet: dict[str, Any]) -> list[int]:
@@ -252,11 +288,6 @@ def _scheduler(folder: Folder, modules: Mapping[str, tuple[str, str]], flow: boo
             refuse(
                 f"{SCHEDULER} is of class {name}, where this teacher's network is a flow: its scheduler is one of "
                 f"{', '.join(FLOW_SCHEDULERS)}, or {FLOW_SOLVERS[0]} with prediction_type {FLOW_PREDICTION}."
-            )
-        if not flow and name in EDM_SCHEDULERS:
-            refuse(
-                f"{SCHEDULER} is of class {name}, of a network with EDM's preconditioning: no scheduler of diffusers "
-                "can run a few-step student of it. Use a teacher with a noise schedule of betas."
             )
         if not flow and name not in BETA_SCHEDULERS:
             refuse(

@@ -14,10 +14,11 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, LCMScheduler, TCDScheduler, UNet2DModel
+from diffusers import DDIMScheduler, DDPMScheduler, EDMEulerScheduler, LCMScheduler, TCDScheduler, UNet2DModel
 
 from workers.diffusion.paths import VPDiscrete
 from workers.diffusion.sampler import SamplerSpec, draw, seeded
+from workers.families.edm import is_edm, open_edm
 from workers.families.registry import family_of
 from workers.models.denoiser import Denoiser
 from workers.models.stock import PREDICTION_TYPES
@@ -26,7 +27,7 @@ from workers.pipeline_model import PipelineModel
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-SCHEDULERS = {s.__name__: s for s in (DDIMScheduler, DDPMScheduler, LCMScheduler, TCDScheduler)}
+SCHEDULERS = {s.__name__: s for s in (DDIMScheduler, DDPMScheduler, LCMScheduler, TCDScheduler, EDMEulerScheduler)}
 PICKLES = {".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth", ".joblib", ".npy", ".npz"}
 CODE = {".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".sh"}
 
@@ -69,7 +70,11 @@ def write_manifest(folder: Path, sampler: SamplerSpec, about: dict[str, Any]) ->
 class Student:
     """A folder opened for sampling: a student with the steps it is made for, or a teacher with any.
 
+    A teacher is run like its own students of as many steps, whatever scheduler its folder names: by DDIM or, under
+    EDM's preconditioning, by Euler steps.
+
     Attributes:
+        scheduler: a student's; a teacher's for one step.
         steps: allowed numbers of sampling steps, the default first; empty means any (a teacher).
         num_classes: classes that may be asked for; None for an unconditional model.
         image_size: (channels, height, width).
@@ -80,9 +85,11 @@ class Student:
     text = False
     prompts: tuple[str, ...] = ()
 
-    def __init__(self, folder: Path, denoiser: UNetDenoiser, scheduler: Any, steps: tuple[int, ...]) -> None:
+    def __init__(
+        self, folder: Path, denoiser: UNetDenoiser, scheduler: Any = None, steps: tuple[int, ...] = ()
+    ) -> None:
         self.folder, self.denoiser, self.unet = folder, denoiser, denoiser.unet
-        self.scheduler, self.steps = scheduler, steps
+        self.steps, self.scheduler = steps, scheduler or self.teachers_scheduler(1)
         self.num_classes, self.null_label = denoiser.num_classes, denoiser.null_label
         self.image_size: tuple[int, ...] = denoiser.shape
         self.device = torch.device("cpu")  # asking the network goes through all of its parameters
@@ -104,6 +111,12 @@ class Student:
     def decode(self, images: torch.Tensor) -> torch.Tensor:
         """The images themselves: the network works on pixels."""
         return images
+
+    def teachers_scheduler(self, steps: int) -> Any:
+        """That of a deterministic student of a teacher's, for so many steps."""
+        spec = SamplerSpec.on(self.denoiser.path, "ddim", (steps,))
+        name, config = spec.scheduler_config(scheduler_config(self.folder))
+        return SCHEDULERS[name].from_config(config)
 
     def write_student(self, folder: Path, network: Denoiser, sampler: SamplerSpec) -> None:
         """Write a student of this teacher."""
@@ -137,13 +150,16 @@ class Student:
             guided = guidance is not None and guidance != 1
             if guided and labels is not None and self.null_label is not None:
                 labels = torch.cat([labels, torch.full_like(labels, self.null_label)])
-            self.scheduler.set_timesteps(steps)
-            for t in self.scheduler.timesteps:
-                out = self.unet(torch.cat([x, x]) if guided else x, t, class_labels=labels, return_dict=False)[0]
+            scheduler = self.scheduler if self.steps else self.teachers_scheduler(steps)
+            scheduler.set_timesteps(steps)
+            x = x * scheduler.init_noise_sigma
+            for t in scheduler.timesteps:
+                seen = scheduler.scale_model_input(torch.cat([x, x]) if guided else x, t)
+                out = self.unet(seen, t, class_labels=labels, return_dict=False)[0]
                 if guidance is not None and guided:
                     conditional, unconditional = out.chunk(2)
                     out = unconditional + guidance * (conditional - unconditional)
-                x = self.scheduler.step(out, t, x, generator=generators, return_dict=False)[0]
+                x = scheduler.step(out, t, x, generator=generators, return_dict=False)[0]
         return x.clamp(-1, 1)
 
     def _check(self, labels: torch.Tensor | None, batch: int, steps: int, guidance: float | None) -> None:
@@ -174,8 +190,6 @@ def load_student(
 
     `prompts` are what labels stand for, where the model takes text; `offload` as in `PipelineModel`.
 
-    A teacher samples by DDIM on evenly spaced timesteps from the last one, whatever scheduler its folder names.
-
     Raises:
         FolderInvalid: pickles or code in the folder, a file missing, changed or unlisted, parts of an unknown kind.
         TeacherInvalid: a part is missing or does not load.
@@ -187,9 +201,7 @@ def load_student(
         return open_model(folder, tuple(manifest["sampler"]["steps"]), prompts, device, offload)
     if (family := family_of(folder)) is not None:
         return PipelineModel(family, folder, (), prompts, device, offload)
-    teacher = load_teacher(folder)
-    _, config = SamplerSpec.on(teacher.path, "ddim", (1,)).scheduler_config(scheduler_config(folder))
-    return Student(folder, teacher, DDIMScheduler.from_config(config), steps=()).to(device)
+    return Student(folder, open_edm(folder) if is_edm(folder) else load_teacher(folder)).to(device)
 
 
 def open_model(
@@ -206,6 +218,8 @@ def open_model(
     if kind[0] != "diffusers" or kind[1] not in SCHEDULERS:
         raise FolderInvalid(f"model_index.json names the scheduler {kind}: expected one of {sorted(SCHEDULERS)}")
     scheduler = SCHEDULERS[kind[1]].from_pretrained(folder / "scheduler")
+    if isinstance(scheduler, EDMEulerScheduler):
+        return Student(folder, open_edm(folder), scheduler, steps).to(device)
     unet = UNet2DModel.from_pretrained(folder / "unet", use_safetensors=True, low_cpu_mem_usage=False)
     prediction = PREDICTION_TYPES[scheduler.config.prediction_type]
     denoiser = UNetDenoiser(unet, VPDiscrete(scheduler.alphas_cumprod), prediction).eval().requires_grad_(False)

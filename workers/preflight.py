@@ -3,7 +3,9 @@
 What a network predicts shows in its answers, whatever it was trained on. In pure noise an epsilon network gives the
 noise back, a velocity eps - x0 most of it, and v and x0 networks nothing of it; where there is almost no noise, an x0
 network gives its input back, and no other does. That it predicts v shows in images that were drawn by v: noised, they
-are found again. An untrained network shows nothing of all this; it is warned about and let through.
+are found again. Under EDM's preconditioning all that can be wrong is the sign of the answer; with the right one, a
+network finds the noise in its own samples. An untrained network shows nothing of all this; it is warned about and let
+through.
 """
 
 import copy
@@ -14,11 +16,13 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from service.errors import DataInvalid, TeacherInvalid
+from service.families import EDM_PREDICTIONS
 from workers import trainer
 from workers.diffusion.convert import Prediction, form
 from workers.diffusion.guidance import unguided
 from workers.diffusion.paths import AnglePath, RectifiedFlow, expand
 from workers.diffusion.sampler import SamplerSpec, draw, sample, seeded
+from workers.families.edm import EDM
 from workers.host import Host
 from workers.models.codec import Coder
 from workers.models.denoiser import Denoiser
@@ -36,6 +40,11 @@ SAME = 1e-5
 """Relative difference of answers below which guidance does nothing."""
 LIMIT = 1.05
 """Images lie in [-1, 1]; a resized one overshoots by a little."""
+OTHER_TYPE = (
+    "the scheduler says {}, but the network answers as {} does: set prediction_type to {!r} in "
+    "scheduler/scheduler_config.json and register the teacher again"
+)
+UNTRAINED = "the network answers as no trained one does, so its prediction type cannot be checked"
 NAMES = {prediction: name for name, prediction in PREDICTION_TYPES.items()}
 
 
@@ -59,15 +68,15 @@ def check(
     warnings = []
     if isinstance(network.path, RectifiedFlow):
         _refuse_other_than_flow(pure, clean)
+    elif isinstance(network, EDM):
+        if not _sign_is_seen(network, drawn):
+            warnings.append(UNTRAINED)
     elif isinstance(network.path, AnglePath) and network.prediction in NAMES:
         seen = _prediction(network, pure, clean, drawn)
         if seen is None:
-            warnings.append("the network answers as no trained one does, so its prediction type cannot be checked")
+            warnings.append(UNTRAINED)
         elif seen != network.prediction:
-            raise TeacherInvalid(
-                f"the scheduler says {NAMES[network.prediction]}, but the network answers as {NAMES[seen]} does: set "
-                f"prediction_type to {NAMES[seen]!r} in scheduler/scheduler_config.json and register the teacher again"
-            )
+            raise TeacherInvalid(OTHER_TYPE.format(NAMES[network.prediction], NAMES[seen], NAMES[seen]))
     if network.null_label is not None:
         difference = _guidance(network, host.device)
         said.append(f"a label changes it by {difference:.2g}")
@@ -173,6 +182,27 @@ def _found_again(network: Denoiser, images: Tensor) -> float:
     of_images, of_noise = form("v", t, network.path)
     expected = expand(of_images, x) * images + expand(of_noise, x) * noise
     return _correlation(_raw(network, x, t, _labels(network, images.device, len(images))), expected)
+
+
+def _sign_is_seen(network: EDM, drawn: Tensor) -> bool:
+    """Whether the network's answer clearly has the sign that its scheduler says. TeacherInvalid: it has the other."""
+    if _noise_found(network, drawn[:COUNT]) > FOUND:
+        return True
+    other = copy.copy(network)
+    other.sign = -network.sign
+    spec, device = SamplerSpec.on(network.path, "ddim", [STEPS]), drawn.device
+    if _noise_found(other, sample(other, spec, STEPS, _labels(network, device), seeded(range(COUNT)), device)) > FOUND:
+        says, answers = EDM_PREDICTIONS if network.sign > 0 else reversed(EDM_PREDICTIONS)
+        raise TeacherInvalid(OTHER_TYPE.format(says, answers, answers))
+    return False
+
+
+def _noise_found(network: Denoiser, images: Tensor) -> float:
+    """How much the noise that the network sees in images with a little of it is what there is."""
+    t = _at(network, LOW, len(images))
+    noise = draw(network.shape, seeded(range(len(images))), images.device).flip(0)  # not what they were drawn from
+    x = network.path.add_noise(images, noise, t)
+    return _correlation(network.predict(x, t, _labels(network, images.device, len(images)), "eps"), noise)
 
 
 def _guidance(network: Denoiser, device: torch.device) -> float:

@@ -51,7 +51,7 @@ class MethodSettings(BaseModel):
     needs_own_network: ClassVar[bool] = False
     "Whether its student can be told more than the teacher is: where a step leads, or a guidance scale."
     fits_flows: ClassVar[bool] = True
-    "Whether diffusers has a scheduler that runs its student on a rectified flow."
+    "Whether diffusers has a scheduler that runs its student without betas: on a flow, and under EDM's preconditioning."
 
     kind: str
     batch_size: int = Field(64, ge=1, le=65_536, description="Images per optimizer step, over all workers.")
@@ -110,6 +110,10 @@ class MethodSettings(BaseModel):
         """The fields that ask for guidance, as they are set, and the value that switches each off."""
         scales = [name for name in type(self).model_fields if name.endswith("guidance_scale")]
         return {name: 1 for name in scales if getattr(self, name) != 1}
+
+    def renoises(self) -> bool:
+        """Whether its student, as it is set, is run with fresh noise between its own number of steps."""
+        return False
 
     def forward_mode(self) -> bool:
         """Whether the student is derived in forward mode, as it is set."""

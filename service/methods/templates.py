@@ -46,6 +46,9 @@ class GeneratorSettings(MethodSettings):
         """Every rollout leaves one at each of the student's steps."""
         return -(-images // self.steps) * self.steps
 
+    def renoises(self) -> bool:
+        return self.steps > 1
+
     def passes(self) -> Passes:
         return Passes(idle=1 if self.guidance_scale == 1 else 2)  # the teacher is asked after the student
 
@@ -157,6 +160,9 @@ class AdversarialSettings(MethodSettings, NoisedCriticSettings):
     critic_updates: int = Field(1, ge=1, le=100, description="Updates of the critic per update of the student.")
     critic_learning_rate: float = Field(2e-3, gt=0, le=1, description="Learning rate of the critic.")
     r1_weight: float = Field(0.05, ge=0, le=10_000, description="Weight of the penalty on the critic's slope, 0: off.")
+
+    def renoises(self) -> bool:
+        return self.steps > 1
 
     def passes(self) -> Passes:
         """Of the student's turn: through the critic's features."""

@@ -5,18 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_edm
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
 from service.errors import DataInvalid, TeacherInvalid
+from service.families import EDM_PREDICTIONS
 from service.spec import JobSpec
 from workers import preflight, stages
 from workers.data.digits import load_digits
 from workers.diffusion.convert import Prediction
 from workers.diffusion.guidance import guided
+from workers.diffusion.paths import EDM as EDMPath
 from workers.diffusion.paths import Path as NoisePath
-from workers.diffusion.paths import RectifiedFlow
+from workers.diffusion.paths import RectifiedFlow, expand
+from workers.families.edm import EDM
 from workers.models.denoiser import Denoiser
 from workers.models.stock import PREDICTION_TYPES
 from workers.models.unet2d import load_teacher
@@ -89,6 +93,32 @@ def test_a_flow_of_the_other_sign(shift: float) -> None:
         look(Called("flow", "flow", path, sign=-1))
     with pytest.raises(TeacherInvalid, match="answers with the image itself"):
         look(Called("x0", "flow", path))
+
+
+class Preconditioned(EDM):
+    """The digits teacher as EDM's x0 = c_skip x + c_out F, and its answer with the sign `sign`/`truth`."""
+
+    def __init__(self, sign: float, truth: float = 1) -> None:
+        super().__init__(DIGITS.unet, EDMPath(), 0.5, sign)
+        self.truth = truth
+
+    def raw(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None = None) -> Tensor:
+        x0 = DIGITS.predict(x, t, labels, path=self.path)
+        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
+        skip = expand(alpha * self.sigma_data**2 / (sigma**2 + (self.sigma_data * alpha) ** 2), x) * x
+        return skip + self.sign / self.truth * (x0 - skip)
+
+
+@pytest.mark.parametrize(("sign", "says", "answers"), [(1, *EDM_PREDICTIONS), (-1, *EDM_PREDICTIONS[::-1])])
+def test_an_edm_network_of_the_other_sign(sign: float, says: str, answers: str) -> None:
+    assert look(Preconditioned(sign, sign))[0] == "info"
+    with pytest.raises(TeacherInvalid, match=f"the scheduler says {says}, but the network answers as {answers} does"):
+        look(Preconditioned(sign, -sign))
+
+
+def test_an_untrained_edm_network_is_warned_about() -> None:
+    level, message = look(EDM.of(tiny_edm.edm()))
+    assert (level, "prediction type cannot be checked" in message) == ("warning", True)
 
 
 def test_an_untrained_network_is_warned_about() -> None:

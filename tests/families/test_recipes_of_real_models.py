@@ -12,6 +12,7 @@ from PIL import Image
 from tiny_all import TINY
 
 from service import compatibility
+from service.families import UNET2D
 from service.observations import DatasetOrder
 from service.spec import JobSpec
 from service.tables import Dataset as DatasetRow
@@ -26,17 +27,19 @@ TEACHERS = {
     "sdxl": ("sdxl", [3, 1024, 1024], "sdxl"),
     "sd35": ("sd3", [3, 1024, 1024], "sd3"),
     "sana": ("sana", [3, 1024, 1024], "sana"),
+    "edm-cifar10": ("unet2d", [3, 32, 32], "edm"),
 }
 """By the name in the recipes: family, size in pixels, and the tiny pipeline of the family."""
 
 RECIPES = {
+    "ect-edm-cifar10": ("ect", [[1, 2, 4]]),
     "dmd2-sdxl": ("dmd2", [[4, 2]]),
     "ladd-sd3": ("ladd", [[4, 2, 1]]),
     "lcm-lora-sdxl": ("lcm", [[1, 2, 4]]),
     "reflow-sd15": ("instaflow", [[4, 2], [1]]),
     "scm-sana": ("scm", [[1, 2, 4]]),
 }
-"""Method, and the steps of its students."""
+"""Method, and the steps of its students; of EDM's networks the first of them alone."""
 
 CAPTIONS = ["a cat", "two dogs", "a boat", "the sun"]
 SHORT = {
@@ -57,10 +60,8 @@ def read(name: str) -> dict[str, Any]:
 
 
 def row(name: str) -> DatasetRow:
-    images = name == "captioned-images"
-    return DatasetRow(
-        name=name, format="images" if images else "prompts", content="captions", samples=1000, classes=None
-    )
+    images, content = name != "prompts", "nothing" if name == "cifar10" else "captions"
+    return DatasetRow(name=name, format="images" if images else "prompts", content=content, samples=1000, classes=None)
 
 
 def test_these_are_all_that_are_not_for_the_digits() -> None:
@@ -72,8 +73,9 @@ def test_these_are_all_that_are_not_for_the_digits() -> None:
 def test_the_service_accepts_it(name: str) -> None:
     written = read(name)
     spec = JobSpec.model_validate(written)
-    family, size, _ = TEACHERS[spec.teacher]
-    teacher = Teacher(name=spec.teacher, family=family, text=True, num_classes=None, image_size=size)
+    family, size, tiny = TEACHERS[spec.teacher]
+    teacher = Teacher(name=spec.teacher, family=family, text=family != UNET2D, num_classes=None, image_size=size)
+    teacher.scheduler = type(TINY[tiny].make().scheduler).__name__
     compatibility.check(spec, teacher, row(written["data"]))
     method = spec.chain()[0].method
     assert (written["name"], (method.kind, method.student_steps())) == (name, RECIPES[name])
@@ -89,14 +91,14 @@ def test_what_it_expects_is_said_to_be_the_papers(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> data.Dataset:
-    """A folder of four images with captions."""
+    """A folder of four images with captions and classes."""
     folder = tmp_path_factory.mktemp("images")
     rng = torch.Generator().manual_seed(0)
     lines = []
     for i, caption in enumerate(CAPTIONS):
         pixels = torch.randint(256, (48, 48, 3), generator=rng, dtype=torch.uint8)
         Image.fromarray(pixels.numpy()).save(folder / f"{i}.png")
-        lines.append(json.dumps({"file_name": f"{i}.png", "text": caption}))
+        lines.append(json.dumps({"file_name": f"{i}.png", "text": caption, "label": i % 3}))
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     return data.Dataset(DatasetOrder(source="images", format="images", content="captions", samples=4), folder)
 

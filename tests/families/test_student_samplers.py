@@ -10,9 +10,9 @@ from tiny import Tiny
 from tiny_all import TINY
 from torch import Tensor
 
-from workers.diffusion.paths import EDM
 from workers.diffusion.sampler import FLOW_SCHEDULERS, GAMMA, SamplerKind, SamplerSpec, sample
-from workers.models.backbone import Backbone
+from workers.families.edm import EDM
+from workers.models.denoiser import Denoiser
 from workers.models.flow_backbone import FlowBackbone
 
 VP_KINDS: tuple[SamplerKind, ...] = ("ddim", "ancestral", "renoise", "gamma")
@@ -21,10 +21,12 @@ DRAWS_ITS_OWN = ("dit",)
 
 
 def kinds(tiny: Tiny) -> tuple[SamplerKind, ...]:
+    if tiny.family is EDM:
+        return ("ddim",)
     return tuple(FLOW_SCHEDULERS) if issubclass(tiny.family, FlowBackbone) else VP_KINDS
 
 
-PAIRS = [(name, kind) for name, tiny in TINY.items() if not name.startswith("edm") for kind in kinds(tiny)]
+PAIRS = [(name, kind) for name, tiny in TINY.items() for kind in kinds(tiny)]
 
 
 class WithEta:
@@ -51,14 +53,14 @@ def draw_unpacked(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]) -> No
 
 
 @pytest.fixture(scope="module")
-def opened() -> dict[str, tuple[Any, Backbone]]:
+def opened() -> dict[str, tuple[Any, Denoiser]]:
     return {}
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
 @pytest.mark.parametrize(("name", "kind"), [p for p in PAIRS if p[1] == "ddim" or p[0] not in DRAWS_ITS_OWN])
 def test_the_pipeline_with_the_exported_scheduler_is_our_sampler(
-    opened: dict[str, tuple[Any, Backbone]], name: str, kind: SamplerKind, steps: int, monkeypatch: pytest.MonkeyPatch
+    opened: dict[str, tuple[Any, Denoiser]], name: str, kind: SamplerKind, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny = TINY[name]
     if name not in opened:
@@ -81,9 +83,12 @@ def test_the_pipeline_with_the_exported_scheduler_is_our_sampler(
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-5)
 
 
-def test_edm_students_are_refused() -> None:
-    with pytest.raises(ValueError, match="no scheduler of diffusers"):
-        SamplerSpec.on(EDM(), "ddim", [1])
+@pytest.mark.parametrize(("kind", "steps"), [("renoise", 2), ("ancestral", 1), ("gamma", 1)])
+def test_what_has_no_scheduler_under_edms_preconditioning(kind: SamplerKind, steps: int) -> None:
+    path = TINY["edm"].family.of(TINY["edm"].make()).path
+    assert SamplerSpec.on(path, "renoise", [1, 2, 4]).steps == (1,)
+    with pytest.raises(ValueError, match=f"takes {kind} steps under EDM's preconditioning"):
+        SamplerSpec.on(path, kind, [steps])
 
 
 def test_kinds_without_a_stock_scheduler_are_refused() -> None:

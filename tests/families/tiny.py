@@ -8,8 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from workers.models.backbone import Backbone
-
 
 @dataclass(frozen=True)
 class Fault:
@@ -54,14 +52,14 @@ def pixels(pipe: Any, noise: Tensor) -> dict[str, int]:
 @dataclass(frozen=True)
 class Tiny:
     """Args:
-    family: the adapter.
+    family: the adapter, a `Backbone` or EDM's.
     make: a pipeline with random weights, of the architecture that the family's published models have.
     run: (pipe, prompts or classes, noise [B, C, H, W], steps, guidance scale) -> the latents that the pipeline itself
         ends with; guidance scale 1 is off.
     guidances: the scales at which the pipeline can be run.
     """
 
-    family: type[Backbone]
+    family: type[Any]
     make: Callable[[], Any]
     run: Callable[[Any, list[Any], Tensor, int, float], Tensor]
     faults: list[Fault] = field(default_factory=list)

@@ -49,8 +49,8 @@ def no_skip(denoiser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def wrong_time(denoiser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """ln(sigma) in the place of ln(sigma)/4."""
-    call = denoiser.call
-    monkeypatch.setattr(denoiser, "call", lambda x, time, rows: call(x, 4 * time, rows))
+    time = denoiser.path.t_to_model
+    monkeypatch.setattr(denoiser.path, "t_to_model", lambda t: 4 * time(t))
 
 
 def wrong_sign(denoiser: Any, monkeypatch: pytest.MonkeyPatch) -> None:

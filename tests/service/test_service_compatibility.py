@@ -4,11 +4,12 @@ import warnings
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from tiny_all import TINY
 
 from service import compatibility
 from service.errors import InvalidRequest
-from service.families import FLOWS, ONE_SIZE, PIPELINES
+from service.families import EDM_SCHEDULERS, FLOWS, ONE_SIZE, PIPELINES
 from service.methods import METHODS
 from service.spec import JobSpec
 from service.tables import Dataset, Teacher
@@ -149,6 +150,58 @@ def test_a_pipelines_student_has_its_size() -> None:
     assert found.keys() == {"/stages/1/method/student_width", "/stages/1/method/student_depth"}
     assert all(detail.startswith("Set it to 1: ") for detail in found.values())
     assert misfits("unet2d", method=small) == {}
+
+
+def edm_misfits(method: dict[str, Any]) -> dict[str, str]:
+    """Of a teacher with EDM's preconditioning, for whose size there are images."""
+    edm = Teacher(name="t", family="unet2d", text=False, num_classes=10, image_size=[1, 8, 8])
+    edm.scheduler = EDM_SCHEDULERS[0]
+    try:
+        compatibility.check(JobSpec.model_validate({"teacher": "t", "method": method}), edm)
+    except InvalidRequest as error:
+        return {wrong.pointer: wrong.detail for wrong in error.pointers}
+    return {}
+
+
+@pytest.mark.parametrize("kind", ["ect", "dmd2", "ctm", "progressive", "reflow"])
+def test_what_edm_networks_take(kind: str) -> None:
+    assert edm_misfits({"kind": kind}) == {}
+
+
+def test_what_edm_networks_refuse_names_what_fits_them() -> None:
+    several = edm_misfits({"kind": "dmd2", "steps": 4})
+    assert several.keys() == {"/method/steps"}
+    assert "Set it to 1: teacher 't' has EDM's preconditioning" in several["/method/steps"]
+    tcd = edm_misfits({"kind": "tcd"})
+    assert tcd.keys() == {"/method/kind"}
+    assert "takes the steps of tcd" in tcd["/method/kind"]
+    assert {"ect", "dmd2", "progressive"} <= set(named(tcd["/method/kind"]))
+
+
+def with_steps(kind: str, steps: int) -> dict[str, Any]:
+    """A method's settings with so many steps of the student, where it is asked for them and takes so many."""
+    asked = {"kind": kind, "steps": steps}
+    try:
+        METHODS[kind].model_validate(asked)
+    except ValidationError:
+        return {"kind": kind}
+    return asked
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_workers_cannot_run_what_edm_networks_refuse_and_can_run_the_rest(steps: int) -> None:
+    network = TINY["edm"].family.of(TINY["edm"].make()).eval().requires_grad_(False)
+    for kind, method in REGISTRY.items():
+        asked = with_steps(kind, steps)
+        refused = bool(edm_misfits(asked))
+        try:
+            made = method(METHODS[kind].model_validate(asked), network, network)
+            for segment in range(len(made.segments())):
+                assert made.sampler(segment).sigma_max == 80
+        except ValueError:
+            assert refused, kind
+        else:
+            assert not refused, kind
 
 
 @pytest.mark.parametrize("name", ["dit", "sd3"])

@@ -12,7 +12,7 @@ import pytest
 from tiny_all import TINY
 
 from service.errors import TeacherInvalid
-from service.families import BETA_SCHEDULERS, FLOWS, PIPELINES
+from service.families import BETA_SCHEDULERS, EDM_PIPELINE, EDM_SCHEDULERS, FLOWS, PIPELINES
 from service.folder import StoredFolder
 from service.inspection import Facts, inspect
 from service.storage import Storage
@@ -160,11 +160,37 @@ def test_a_solver_of_flows(folder: Callable[[str], Path]) -> None:
     assert "this teacher's network is a flow" in refusal(here)
 
 
-@pytest.mark.parametrize("scheduler", ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"])
-def test_edm_networks_are_refused_for_now(folder: Callable[[str], Path], scheduler: str) -> None:
-    here = folder("edm")
+@pytest.mark.parametrize("scheduler", EDM_SCHEDULERS)
+def test_networks_with_edms_preconditioning(folder: Callable[[str], Path], scheduler: str) -> None:
+    here = folder("edm-v")
     change(here / SCHEDULER, _class_name=scheduler)
-    assert "no scheduler of diffusers can run a few-step student of it" in refusal(here)
+    change(here / "model_index.json", scheduler=["diffusers", scheduler])
+    found = facts(here)
+    assert (found.family, found.scheduler, found.prediction_type) == ("unet2d", scheduler, "v_prediction")
+    assert (found.pipeline, found.image_size, found.num_classes) == (EDM_PIPELINE, [3, 8, 8], 3)
+    assert found.footprint is not None
+    (here / SCHEDULER).write_text("{}")
+    assert facts(here).prediction_type == "epsilon", "what diffusers takes where nothing is said"
+
+
+EDM_WRONG: list[tuple[str, dict[str, Any], str]] = [
+    (SCHEDULER, {"_class_name": "DDIMScheduler"}, "DDIMScheduler, where model_index.json names an EDMEulerScheduler"),
+    (SCHEDULER, {"prediction_type": "sample"}, "'sample'; an EDMEulerScheduler knows epsilon, v_prediction"),
+    (SCHEDULER, {"sigma_max": 0.5}, "has sigma_max 0.5, where a number of at least 1 must be"),
+    (SCHEDULER, {"sigma_data": "0.5"}, "has sigma_data '0.5', where a number of at least 0.01 must be"),
+    ("model_index.json", {"_class_name": "DDPMPipeline"}, "'DDPMPipeline', which cannot run a network with EDM's"),
+    ("model_index.json", {"scheduler": ["diffusers", "DDIMScheduler"]}, "EDMEulerScheduler, which has no noise sch"),
+    ("unet/config.json", {"time_embedding_type": "fourier"}, "that of EDM is a logarithm already"),
+]
+
+
+@pytest.mark.parametrize(("file", "changes", "sentence"), EDM_WRONG)
+def test_edm_networks_that_nothing_can_run(
+    folder: Callable[[str], Path], file: str, changes: dict[str, Any], sentence: str
+) -> None:
+    here = folder("edm")
+    change(here / file, **changes)
+    assert sentence in refusal(here)
 
 
 REMOVED = [

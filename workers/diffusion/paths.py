@@ -136,32 +136,31 @@ class VPDiscrete(AnglePath):
         return (t * self.timesteps - 1).clamp(min=0)
 
 
-class EDM(Path):
-    """Variance exploding as in Karras et al. (arXiv:2206.00364): alpha = 1, sigma = t."""
+class EDM(VPDiscrete):
+    """The noise levels of Karras et al. (arXiv:2206.00364), with images x scaled to x/sqrt(1 + sigma^2).
+
+    Time t = i/N stands for sigma/alpha = (sigma_min^(1/rho) + t (sigma_max^(1/rho) - sigma_min^(1/rho)))^rho, so even
+    steps in time are even on the grid that they sample on (eq. 5); below t = 1/N the angle falls to 0.
+    """
+
+    sigma_min, rho = 0.002, 7.0
 
     def __init__(self, sigma_max: float = 80.0) -> None:
-        self.t_max = sigma_max
+        self.sigma_max = sigma_max
+        sigmas = self.sigmas(torch.arange(1, Path.timesteps + 1, dtype=torch.float64) / Path.timesteps, sigma_max)
+        super().__init__(1 / (1 + sigmas**2))
 
-    def alpha(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return t
-
-    def dalpha(self, t: Tensor) -> Tensor:
-        return torch.zeros_like(t)
-
-    def dsigma(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
-
-    def t_of_angle(self, angle: Tensor) -> Tensor:
-        return torch.tan(angle)
+    @classmethod
+    def sigmas(cls, t: Tensor, sigma_max: float) -> Tensor:
+        """Noise levels of times from 1/N on, of images that are not scaled."""
+        low, high = cls.sigma_min ** (1 / cls.rho), sigma_max ** (1 / cls.rho)
+        return (low + t * (high - low)) ** cls.rho
 
     def t_of_sigma(self, sigma: Tensor) -> Tensor:
-        return sigma
+        return self.t_of_angle(torch.atan(sigma))
 
     def t_to_model(self, t: Tensor) -> Tensor:
-        return torch.log(t) / 4
+        return torch.log(torch.tan(self.angle(t.clamp(min=1 / self.timesteps)))) / 4
 
 
 class RectifiedFlow(Path):

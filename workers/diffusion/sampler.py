@@ -10,6 +10,10 @@ The kinds:
 On a rectified flow the steps are even in sigma, whatever the shift of the teacher: the one grid that all of diffusers'
 pipelines can be brought to by the scheduler's config alone. There `ddim` is `FlowMatchEulerDiscreteScheduler` and
 `renoise` is `FlowMatchLCMScheduler`, which takes the network's x0 as it is; the other kinds have no stock scheduler.
+
+Under EDM's preconditioning `ddim` is `EDMEulerScheduler`, whose Euler step in sigma is the same step. Its grid ends at
+sigma_min, which is set to where the last of a student's own number of steps starts. No stock scheduler adds noise
+between the steps of such a network: `renoise` is one step, where it is `ddim`, and the other kinds have none.
 """
 
 import math
@@ -23,6 +27,7 @@ from torch import Tensor
 
 from workers.diffusion.paths import EDM, Path, RectifiedFlow, expand
 from workers.diffusion.solver import jump, posterior
+from workers.diffusion.timesteps import even_grid
 from workers.models.denoiser import Denoiser
 
 SamplerKind = Literal["ddim", "ancestral", "renoise", "gamma"]
@@ -47,6 +52,8 @@ SCHEDULER_KINDS: dict[str, SamplerKind] = {
     **{name: kind for kind, name in FLOW_SCHEDULERS.items()},
 }
 
+EDM_SCHEDULER = "EDMEulerScheduler"
+
 _NOISE_SCHEDULE = (
     "num_train_timesteps",
     "beta_start",
@@ -57,6 +64,8 @@ _NOISE_SCHEDULE = (
     "rescale_betas_zero_snr",
 )
 
+_PRECONDITIONING = ("sigma_data", "prediction_type")
+
 
 @dataclass(frozen=True)
 class SamplerSpec:
@@ -65,22 +74,24 @@ class SamplerSpec:
     steps: the numbers of steps that the student is made for, its own first.
     num_train_timesteps: of the teacher's scheduler: times are (timestep + 1)/num_train_timesteps.
     shift: of a rectified flow's path, whose times these are; None elsewhere.
+    sigma_max: of EDM's path; None elsewhere.
     """
 
     kind: SamplerKind
     steps: tuple[int, ...]
     num_train_timesteps: int = 1000
     shift: float | None = None
+    sigma_max: float | None = None
 
     @classmethod
     def on(cls, path: Path, kind: SamplerKind, steps: Sequence[int]) -> "SamplerSpec":
-        """For a network on `path`. On a rectified flow a student has its own number of steps alone.
+        """For a network on `path`. On a rectified flow, and on EDM's path, a student has its own number of steps alone.
 
         Raises:
             ValueError: no scheduler of diffusers runs such a student.
         """
         if isinstance(path, EDM):
-            raise ValueError("no scheduler of diffusers takes few-step students with EDM's preconditioning")
+            return cls(kind, tuple(steps[:1]), path.timesteps, sigma_max=path.sigma_max)
         if isinstance(path, RectifiedFlow):
             return cls(kind, tuple(steps[:1]), path.timesteps, path.shift)
         return cls(kind, tuple(steps), path.timesteps)
@@ -89,6 +100,12 @@ class SamplerSpec:
         if self.shift is not None and self.kind not in FLOW_SCHEDULERS:
             raise ValueError(
                 f"no scheduler of diffusers takes {self.kind} steps on a rectified flow; it has {list(FLOW_SCHEDULERS)}"
+            )
+        one_step = self.kind == "renoise" and self.steps == (1,)
+        if self.sigma_max is not None and self.kind != "ddim" and not one_step:
+            raise ValueError(
+                f"no scheduler of diffusers takes {self.kind} steps under EDM's preconditioning; it has ddim, and "
+                "renoise for one step"
             )
         longest = min(LCM_GRID, self.num_train_timesteps) if self._on_lcm_grid else self.num_train_timesteps
         if not self.steps or not all(1 <= n <= longest for n in self.steps):
@@ -115,6 +132,8 @@ class SamplerSpec:
         if self.shift is not None:
             grid = RectifiedFlow(self.shift).t_of_sigma(torch.linspace(1, 0, steps + 1, dtype=torch.float64)).tolist()
             return list(pairwise(grid))
+        if self.sigma_max is not None:
+            return list(pairwise(even_grid(steps).tolist()))
         starts = self.timesteps(steps)
         if self.kind == "ddim":  # DDIMScheduler steps by N // steps, which is not always its own next timestep
             ends = [max(start - self.num_train_timesteps // steps, -1) for start in starts]
@@ -137,6 +156,10 @@ class SamplerSpec:
         if self.shift is not None:
             end = 1 / self.steps[0] if self.steps[0] > 1 else None  # for pipelines that leave the sigmas to it
             return FLOW_SCHEDULERS[self.kind], {"num_train_timesteps": 1000, "shift": 1.0, "shift_terminal": end}
+        if self.sigma_max is not None:
+            last = torch.tensor(1 / self.steps[0], dtype=torch.float64)
+            config = {"sigma_min": EDM.sigmas(last, self.sigma_max).item(), "sigma_max": self.sigma_max, "rho": EDM.rho}
+            return EDM_SCHEDULER, config | {key: teacher[key] for key in _PRECONDITIONING if key in teacher}
         config = {key: teacher[key] for key in _NOISE_SCHEDULE if key in teacher}
         config |= {"clip_sample": False, "thresholding": False, "set_alpha_to_one": True}
         if self.kind == "ddim":
@@ -161,8 +184,8 @@ def boundary_scales(t: Tensor, num_train_timesteps: int = 1000) -> tuple[Tensor,
 
 
 def consistency_function(x: Tensor, x0: Tensor, t: Tensor, path: Path) -> Tensor:
-    """f(x, t), given the network's x0 there; on a rectified flow that is x0 itself, which is x at t = 0."""
-    if isinstance(path, RectifiedFlow):
+    """f(x, t), given the network's x0 there; on a flow and on EDM's path that is x0 itself, which is x at t = 0."""
+    if isinstance(path, RectifiedFlow | EDM):
         return x0
     c_skip, c_out = boundary_scales(t, path.timesteps)
     return expand(c_skip, x) * x + expand(c_out, x) * x0

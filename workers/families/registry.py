@@ -20,7 +20,7 @@ FAMILIES = {
     "ZImagePipeline": "z_image.ZImage",
     "DiTPipeline": "dit.DiT",
 }
-"""Without EDM: its adapter is there, but no scheduler of diffusers runs a few-step student of it."""
+"""Without EDM, whose networks are UNet2DModels like those of no family, and run like them."""
 
 
 def family_of(folder: Path) -> type[Backbone] | None:

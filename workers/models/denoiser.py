@@ -73,6 +73,10 @@ class Denoiser(nn.Module, ABC):
         return recombine(x, t, out, form(self.prediction, own_t, self.path), form(want, t, path), path)
 
     def _asked(self, x: Tensor, t: Tensor, labels: Tensor | None, s: Tensor | None) -> Tensor:
+        if not len(x):  # all workers of a split network must ask equally often, and attention takes no batch of no rows
+            first, last = x.new_zeros(1, *x.shape[1:]), t.new_full((1,), self.path.t_max)
+            known = None if labels is None else labels.new_zeros(1)
+            return self._asked(first, last, known, None if s is None else last)[:0]
         with rounded(self.precision, x.device):
             return self.raw(x, t, labels, s).to(x.dtype)
 

@@ -45,8 +45,12 @@ class UNetDenoiser(Denoiser):
         if embeddings is not None:
             self.num_classes = self.null_label = embeddings - 1
 
+    def around(self, unet: UNet2DModel) -> "UNetDenoiser":
+        """The same of another network of this kind."""
+        return UNetDenoiser(unet, self.path, self.prediction)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "UNetDenoiser":
-        return UNetDenoiser(copy.deepcopy(self.unet, memo), self.path, self.prediction)
+        return self.around(copy.deepcopy(self.unet, memo))
 
     def _model_time(self, x: Tensor, t: Tensor) -> Tensor:
         return self.path.t_to_model(t).to(x.device, torch.float32, non_blocking=True)
@@ -64,7 +68,7 @@ class UNetDenoiser(Denoiser):
         return [layers[len(block.resnets) - 1] for block, (_, layers) in zip(down, found, strict=False)] + found[-1:]
 
     def smaller(self, width: float, depth: float) -> "UNetDenoiser":
-        return UNetDenoiser(smaller(self.unet, width, depth), self.path, self.prediction).eval()
+        return self.around(smaller(self.unet, width, depth)).eval()
 
     def with_conditions(self, copies: int) -> "UNetDenoiser":
         unet = copied(self.unet)
@@ -72,7 +76,7 @@ class UNetDenoiser(Denoiser):
         table = bias.new_zeros(1, len(bias)) if unet.class_embedding is None else unet.class_embedding.weight
         unet.class_embedding = nn.Embedding.from_pretrained(table.detach().repeat(copies, 1), freeze=False)
         unet.register_to_config(num_class_embeds=copies * len(table))
-        return UNetDenoiser(unet, self.path, self.prediction).eval().requires_grad_(True)
+        return self.around(unet).eval().requires_grad_(True)
 
     def with_target(self) -> "UNetDenoiser":
         unet = copied(self.unet)
@@ -84,13 +88,13 @@ class UNetDenoiser(Denoiser):
                 "second time is folded into them"
             )
         unet.class_embedding = LabelAndTarget(unet)
-        return UNetDenoiser(unet, self.path, self.prediction).eval().requires_grad_(True)
+        return self.around(unet).eval().requires_grad_(True)
 
     def baked(self, steps: Sequence[tuple[float, float]]) -> "UNetDenoiser":
         """Exact at the times of `steps`, which must differ; a stock UNet2DModel, as the teacher's."""
         t, s = (self.path.t_to_model(torch.tensor(times, dtype=torch.float64)) for times in zip(*steps, strict=True))
         unet = bake(copied(self.unet), t, s)
-        return UNetDenoiser(unet, self.path, self.prediction).eval().requires_grad_(False)
+        return self.around(unet).eval().requires_grad_(False)
 
 
 def load_teacher(folder: FilePath) -> UNetDenoiser:
@@ -115,17 +119,22 @@ def load_teacher(folder: FilePath) -> UNetDenoiser:
         path = VPDiscrete(teacher_scheduler(config).alphas_cumprod)
     except (ValueError, OSError, RuntimeError, KeyError, NotImplementedError) as error:
         raise TeacherInvalid(f"the teacher's folder cannot be loaded: {error}") from error
-    if unet.config.sample_size is None or unet.config.in_channels != unet.config.out_channels:
-        raise TeacherInvalid(
-            "the teacher's unet must name its sample_size and give as many channels as it takes, not "
-            f"sample_size {unet.config.sample_size}, {unet.config.in_channels} in, {unet.config.out_channels} out"
-        )
+    refuse_no_images(unet)
     if prediction == "eps" and float(path.alpha(torch.ones((), dtype=torch.float64))) < 0.005:
         raise TeacherInvalid(
             "the teacher predicts epsilon and its last timestep is pure noise: one step from there is not defined; "
             "use a teacher that predicts v or the sample, or a noise schedule that keeps some signal"
         )
     return UNetDenoiser(unet, path, prediction).eval().requires_grad_(False)
+
+
+def refuse_no_images(unet: UNet2DModel) -> None:
+    """TeacherInvalid for a network that does not answer images with images of a known size."""
+    if unet.config.sample_size is None or unet.config.in_channels != unet.config.out_channels:
+        raise TeacherInvalid(
+            "the teacher's unet must name its sample_size and give as many channels as it takes, not "
+            f"sample_size {unet.config.sample_size}, {unet.config.in_channels} in, {unet.config.out_channels} out"
+        )
 
 
 def teacher_scheduler(config: dict[str, Any]) -> diffusers.DDIMScheduler:
