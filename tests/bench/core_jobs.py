@@ -200,8 +200,6 @@ def _recipe(name: str) -> dict[str, Any]:
 LEAN = {"precision": "bf16", "activation_checkpointing": True}
 DMD2 = _recipe("dmd2-sdxl") | {"lora_rank": 64, "fake_lora_rank": 64, "batch_size": 8, "micro_batches": 2}
 """The recipe's, which trains whole networks on eight GPUs, with low-rank updates on one."""
-ECT = {"kind": "ect", "batch_size": 128, "learning_rate": 1e-4, "ema_decay": 0.9999}
-"""The paper's batch for CIFAR-10."""
 
 TINY_DMD2 = {"lora_rank": 4, "fake_lora_rank": 4, "fake_updates": 1, "batch_size": 4, "micro_batches": 1}
 JOBS = {
@@ -210,5 +208,7 @@ JOBS = {
     ),
     "dmd2-sdxl": Job(_sdxl, (SDXL_UNET, TINY_SDXL), DMD2, LEAN, TINY_DMD2),
     "dmd2-sd3.5": Job(_sd35, (SD35_MEDIUM, TINY_SD35), DMD2, LEAN, TINY_DMD2),
-    "ect-cifar": Job(_cifar, (CIFAR_UNET, TINY_CIFAR), ECT, {"precision": "bf16"}, {"batch_size": 32}),
+    "ect-cifar": Job(
+        _cifar, (CIFAR_UNET, TINY_CIFAR), _recipe("ect-edm-cifar10"), {"precision": "bf16"}, {"batch_size": 32}
+    ),
 }
