@@ -188,7 +188,7 @@ BAD_TEACHERS: list[tuple[dict[str, Any], str]] = [
     ({"unet/config.json": b'{"_class_name": "Transformer2DModel"}'}, "only UNet2DModel"),
     ({"model_index.json": b'{"_class_name": "LDMPipeline", "vqvae": ["diffusers", "VQModel"]}'}, "on pixels and by"),
     ({"model_index.json": b'{"_class_name": "X", "unet": ["my.code", "Net"]}'}, "it may bring no code"),
-    ({"scheduler/scheduler_config.json": b'{"_class_name": "EDMEulerScheduler"}'}, "no scheduler of diffusers can run"),
+    ({"scheduler/scheduler_config.json": b'{"_class_name": "EDMEulerScheduler"}'}, "no noise schedule of betas"),
     ({"scheduler/scheduler_config.json": b'{"_class_name": "KarrasVeScheduler"}'}, "no noise schedule of betas"),
     ({"scheduler/scheduler_config.json": b'{"beta_schedule": "squaredcos_cap_v2"}'}, "its last timestep is pure noise"),
     ({"scheduler/scheduler_config.json": b'{"trained_betas": ["a"]}'}, "values that are no numbers"),

@@ -15,6 +15,7 @@ import pytest
 from s3fs import S3FileSystem
 
 from service import storage
+from service.dataset_folder import StoredData
 from service.dataset_inspection import inspect
 from service.errors import DataInvalid, NotFound, StoreUnavailable
 from service.storage import Storage
@@ -68,10 +69,10 @@ def test_datasets_are_looked_at_where_there_are_no_folders(bucket: str) -> None:
     store.put(file.getvalue(), "data/tars/0.tar")
     store.put(file.getvalue()[:600_000], "data/cut/0.tar")
     store.put(b"a fox\n" * 100_000, "data/prompts/p.txt")
-    assert inspect(Storage(bucket), "data/tars").classes == ["0", "1", "2"]
-    assert inspect(Storage(bucket), "data/prompts").samples == 100_000
+    assert inspect(StoredData(Storage(bucket), "data/tars")).classes == ["0", "1", "2"]
+    assert inspect(StoredData(Storage(bucket), "data/prompts")).samples == 100_000
     with pytest.raises(DataInvalid, match="ends too early"):
-        inspect(Storage(bucket), "data/cut")
+        inspect(StoredData(Storage(bucket), "data/cut"))
 
 
 def test_what_a_job_writes_the_control_plane_reads(bucket: str, tmp_path: Path) -> None:
