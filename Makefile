@@ -25,7 +25,7 @@ up: setup  ## Start the platform and keep it running until Ctrl-C
 
 test: export OMP_NUM_THREADS = 1
 test: setup .make/chromium lint  ## All tests, with real parts; those that need Ray or a browser run beside the others
-	@$(BIN)/python -m pytest -q -m "not (ray or browser or slow)" >.make/tests.log 2>&1 & others=$$!; \
+	@$(BIN)/python -m pytest -q -n 2 -m "not (ray or browser or slow)" >.make/tests.log 2>&1 & others=$$!; \
 	$(BIN)/python -m pytest -q -m "(ray or browser) and not slow"; ray=$$?; \
 	wait $$others; others=$$?; cat .make/tests.log; exit $$((ray || others))
 

@@ -30,6 +30,7 @@ async def get_attempt_order(attempt: AttemptId, behind: Behind) -> AttemptOrder:
         spec=spec,
         teacher=job.teacher,
         teacher_source=teacher.source,
+        teacher_sha256=teacher.sha256,
         dataset=None if data is None else DatasetOrder.model_validate(data, from_attributes=True),
         store=behind.store.url,
         folder=f"jobs/{job.id}",

@@ -47,14 +47,15 @@ async def submit_job(
 async def validate_job(spec: JobSpec, caller: Viewer, behind: Behind) -> Validation:
     """The checks of a submit, with nothing stored: the defaults that would apply, and what the job would cost."""
     async with behind.db.read() as session:
-        teacher = (await submission.ground(session, caller.project_id, spec)).teacher
-    found = estimate(spec, teacher, behind.settings)
+        ground = await submission.ground(session, caller.project_id, spec)
+    found = estimate(spec, ground.teacher, ground.dataset, behind.settings)
     return Validation(
         spec=spec.resolved(),
         total_steps=spec.total_steps(),
         students=[steps for stage in spec.chain() for steps in stage.method.student_steps()],
         estimated_memory_bytes=found and found.memory.total,
         memory=found and MemoryView.model_validate(found.memory, from_attributes=True),
+        memory_phase=found and found.phase,
         step_flops=found and found.step_flops,
         step_seconds=found and found.step_seconds,
         advice=found.advice if found else [],

@@ -101,7 +101,9 @@ def validation_sheet(found: Validation) -> Table:
         out.add_row("memory", "not known: the teacher was registered before this was estimated")
     else:
         parts = [f"{part} {_size(number)}" for part, number in found.memory if number]
-        out.add_row("memory", f"{_size(found.estimated_memory_bytes)} on each worker: {', '.join(parts)}")
+        out.add_row(
+            "memory", f"{_size(found.estimated_memory_bytes)} on each worker, {found.memory_phase}: {', '.join(parts)}"
+        )
     if found.step_seconds is not None:
         out.add_row("step", f"{found.step_seconds:.2g} s")
     for sentence in found.advice:

@@ -5,11 +5,12 @@ from typing import Literal
 from pydantic import Field
 
 from api.schemas import Answer
+from service.memory import Phase
 from service.spec import JobSpec
 
 
 class MemoryView(Answer):
-    """Bytes of one worker at the peak: of the stage that needs most, or of the start, by what takes them."""
+    """Bytes of one worker at the peak, by what takes them."""
 
     weights: int = Field(description="All networks that are held, their averages, and students that are set aside.")
     optimizer: int
@@ -29,6 +30,11 @@ class Validation(Answer):
         None, description="Peak per worker; null for a teacher that was registered before this was estimated."
     )
     memory: MemoryView | None = Field(None, description="The parts of that peak.")
+    memory_phase: Phase | None = Field(
+        None,
+        description="When it is reached: before the first step, in the stage that needs most, or while students are "
+        "judged and exported.",
+    )
     step_flops: int | None = Field(None, description="Operations of one worker in an optimizer step of the student.")
     step_seconds: float | None = Field(
         None,

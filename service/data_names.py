@@ -16,6 +16,13 @@ TRAIN = "train"
 
 
 def field(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
-    """The first of the fields that is there and not empty."""
-    found = (str(row[name]).strip() for name in names if row.get(name) is not None)
+    """The first of the fields that is there and not empty; of several captions in one list, the first."""
+    found = (_text(row[name]) for name in names if row.get(name) is not None)
     return next((text for text in found if text), None)
+
+
+def _text(value: object) -> str:
+    """Empty for what is neither a text, nor a number, nor a list of them."""
+    if isinstance(value, list):
+        return next(filter(None, map(_text, value)), "")
+    return str(value).strip() if isinstance(value, str | int | float) else ""

@@ -6,11 +6,9 @@ import re
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from pathlib import PurePosixPath
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
-from service.errors import InvalidRequest, Pointer, TeacherInvalid
-from service.storage import Storage
+from service.errors import Pointer, TeacherInvalid
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 CODE = (".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".sh")
@@ -50,6 +48,19 @@ class Folder(ABC):
     @abstractmethod
     def header(self, file: str) -> tuple[bytes, int]:
         """The JSON at the start of a safetensors file, and how many bytes follow it; the file goes into the digest."""
+
+    def read_header(self, file: str, source: IO[bytes]) -> tuple[bytes, int]:
+        """`header` of a file that is open: all of it is read, for the digest."""
+        start = source.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        header = source.read(length if length <= HEADER_LIMIT else len(POINTER))
+        refuse_pointer(file, start + header)
+        self.digest.update(start + header)
+        payload = 0
+        while chunk := source.read(1 << 20):
+            self.digest.update(chunk)
+            payload += len(chunk)
+        return header, payload
 
     def json(self, file: str, fix: str) -> dict[str, Any]:
         """A JSON object that names no code."""
@@ -123,51 +134,6 @@ class Folder(ABC):
         if payload != end:
             refuse(f"{file} is damaged ({payload} bytes of weights, where its header says {end}): copy it again.")
         return shapes
-
-
-class StoredFolder(Folder):
-    """A folder in the store. TeacherInvalid where there is none, or it holds pickles or code."""
-
-    def __init__(self, store: Storage, path: str) -> None:
-        self._store = store
-        try:
-            store.url_of(path)
-            self._path = str(PurePosixPath(path))
-            if not store.is_folder(self._path):
-                refuse(f"'{self._path}' is not a folder in the store; {self._fix()}.")
-            files = {file.removeprefix(f"{self._path}/") for file in store.files(self._path)}
-        except InvalidRequest as error:
-            raise TeacherInvalid(error.detail, [Pointer("/source", error.detail)]) from error
-        for file in sorted(files):
-            if file.lower().endswith(PICKLES):
-                refuse(
-                    f"{file} is a pickle, which can run code when it is loaded: convert it to safetensors, remove it."
-                )
-            if file.lower().endswith(CODE):
-                refuse(f"{file} is code, which a teacher may not bring: remove it.")
-        super().__init__(files, files)
-
-    def _fix(self) -> str:
-        if self._path.endswith((*PICKLES, ".safetensors")) and self._store.exists(self._path):
-            return f"one file is no pipeline: {CONVERT}"
-        return "put the teacher there and give its path"
-
-    def read(self, file: str) -> bytes:
-        return self._store.read(f"{self._path}/{file}")
-
-    def header(self, file: str) -> tuple[bytes, int]:
-        """The whole file is read, for the digest."""
-        with self._store.open(f"{self._path}/{file}") as source:
-            start = source.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            header = source.read(length if length <= HEADER_LIMIT else len(POINTER))
-            refuse_pointer(file, start + header)
-            self.digest.update(start + header)
-            payload = 0
-            while chunk := source.read(1 << 20):
-                self.digest.update(chunk)
-                payload += len(chunk)
-        return header, payload
 
 
 def refuse_pointer(file: str, content: bytes) -> None:

@@ -52,6 +52,8 @@ SHARES = re.compile(r"to_[kv]\.weight|add_[kv]_proj\.weight")
 """Of those, the ones that read what the queries' layer reads too, or a prompt, which is there once for all."""
 MEMBER = re.compile(r"^(\w+\.\d+)\.")
 """Of one of a network's own lists."""
+UNUSED = "safety_checker"
+"""A model that no job opens."""
 PROMPT_INPUTS = ("context_embedder.weight", "caption_projection.linear_1.weight", "cap_embedder.1.weight")
 
 
@@ -119,7 +121,7 @@ def pipeline_footprint(
     else:
         layers = list(unet_layers(own, *sides, tokens))
     inputs = [shape[1] for name, shape in own.items() if name.endswith((*PROMPT_INPUTS, "attn2.to_k.weight"))]
-    others = (math.prod(shape) for name, part in shapes.items() if name != family.network for shape in part.values())
+    others = [part.values() for name, part in shapes.items() if name not in (family.network, UNUSED)]
     wide = [shape[1] for name, shape in shapes["vae"].items() if "decoder.up_blocks" in name and len(shape) == 4]
     narrow = min((channels for channels in wide if channels > 1), default=1)
     return _footprint(
@@ -128,7 +130,7 @@ def pipeline_footprint(
         layers,
         linear_attention=family.linear_attention,
         prompt=tokens * max(inputs, default=0),
-        encoders=sum(others),
+        encoders=sum(math.prod(shape) for part in others for shape in part),
         decoding=round(DECODING * 2 * narrow * image_size[1] * image_size[2]),
     )
 

@@ -128,6 +128,8 @@ class HubFolder(Folder):
         return self._hub.part_of(self.pinned, file, 0, HEADER_LIMIT)
 
     def header(self, file: str) -> tuple[bytes, int]:
+        if not self._hashes[file]:
+            refuse(f"The hub does not say the hash of {file}, by which workers know it: use a mirror that does.")
         self.digest.update(f"{file} {self._hashes[file]}\n".encode())
         start = self._hub.part_of(self.pinned, file, 0, FIRST_BYTES)
         length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0

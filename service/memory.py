@@ -1,11 +1,12 @@
 """What a job needs on each worker before it runs: the peak of its memory, and the arithmetic of a step."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
+from typing import Literal
 
 from pydantic import BaseModel
 
 from service.footprint import Footprint
-from service.methods.base import FeatureSettings, MethodSettings
+from service.methods.base import FeatureSettings, MethodSettings, PairSettings
 from service.spec import JobSpec
 
 FLOAT, HALF = 4, 2
@@ -13,9 +14,15 @@ FLOAT, HALF = 4, 2
 GRADIENTS_AT_PEAK = 0.5
 """Share of a role's gradients that is there when they and the activations that are left take most, in a single pass:
 the ones grow as the others go. Fitted to runs on a CPU."""
-PREVIEWED = 20
-"""Images of a sample grid, which are made at once."""
-CLASSES_PREVIEWED = 10
+PREVIEWED, CLASSES_PREVIEWED, PREVIEWED_AT_ONCE = 20, 10, 8
+"""Images of a sample grid, the classes or prompts that it has two each of, and the images that are made at once."""
+JUDGED_AT_ONCE, PIXELS_JUDGED_AT_ONCE = 8, 250
+"""Images of an evaluation: a pipeline's, and those of a network on pixels."""
+CAPTIONS_SHOWN = 500
+"""Of a dataset's captions, the first ones, which are encoded for the student that is judged."""
+
+Phase = Literal["starting", "training", "evaluating"]
+"""Of a job: until its first step; its stages; the judging and writing of its students."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,9 @@ class Costs:
     parameters: int
     footprint: Footprint
     conditions: int | None
-    """The classes or prompts of the job; None where the network takes none."""
+    """The classes, prompts or captions of the job; None where the network takes none."""
+    captions: bool = False
+    """Whether they are a dataset's captions, of which a network is given those of a batch."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +66,8 @@ class Layout:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one worker at the peak, by what takes them. `weights`: all networks' and averages', and students set
-    aside; `encoders`: text encoders, VAE and encoded prompts; `activations`: whatever comes and goes."""
+    """Bytes of one worker at the peak of a phase, by what takes them. `weights`: all networks' and averages', and
+    students set aside; `encoders`: text encoders, VAE and encoded prompts; `activations`: whatever comes and goes."""
 
     weights: int
     optimizer: int
@@ -90,15 +99,27 @@ def layout(spec: JobSpec, method: MethodSettings) -> Layout:
 
 
 def peak(spec: JobSpec, costs: Costs) -> Memory:
-    """Of the stage that needs most, or of the start, when the teacher is opened and sampled from."""
+    """Of the phase that needs most."""
+    return max(phases(spec, costs).values(), key=lambda memory: memory.total)
+
+
+def phases(spec: JobSpec, costs: Costs) -> dict[Phase, Memory]:
+    """The peak of each; of the stages, that of the one that needs most."""
     methods = [stage.method for stage in spec.chain()]
-    needs, aside = [_opening(costs, layout(spec, methods[0]))], 0
+    needs, aside = list[Memory](), 0
     for i, method in enumerate(methods):
         at, students = layout(spec, method), len(method.student_steps())
         student, _ = _trained(method, costs, at)
         needs.append(_of_stage(method, costs, at, aside + (students - 1) * student, later=i > 0))
+        if isinstance(method, PairSettings) and method.data() == "pairs":
+            needs.append(_making_pairs(method, costs, at, needs[-1]))
         aside += students * student
-    return max(needs, key=lambda memory: memory.total)
+    at = layout(spec, methods[0])
+    return {
+        "starting": _starting(spec, costs, at),
+        "training": max(needs, key=lambda memory: memory.total),
+        "evaluating": _evaluating(spec, costs, at, aside),
+    }
 
 
 def flops(spec: JobSpec, costs: Costs) -> int:
@@ -107,16 +128,45 @@ def flops(spec: JobSpec, costs: Costs) -> int:
     return max(_flops(method, costs, layout(spec, method)) for method in methods)
 
 
-def _opening(costs: Costs, at: Layout) -> Memory:
-    """Whatever the layout, everything is on the device once and whole; the teacher is sampled from before it learns."""
-    footprint = costs.footprint
-    return Memory(
-        weights=FLOAT * costs.parameters,
+def _starting(spec: JobSpec, costs: Costs, at: Layout) -> Memory:
+    """Whatever the layout, everything is on the device once and whole, while prompts and a dataset's images are
+    encoded; the teacher is sampled from before it learns."""
+    methods = [stage.method for stage in spec.chain()]
+    images, guided = any(method.data() == "images" for method in methods), methods[0].guidance_scale != 1
+    encoding = FLOAT * costs.footprint.decoding if spec.data and images else 0  # a VAE's halves are about as wide
+    encoders, encoded = FLOAT * costs.footprint.encoders, _encoded(costs, 1 if costs.captions else costs.conditions)
+    opening = Memory(FLOAT * costs.parameters, 0, 0, encoding, encoded + encoders)
+    sampling = replace(
+        opening, activations=_previewing(costs, guided), encoders=encoded + (not at.offloaded) * encoders
+    )
+    return max(opening, sampling, key=lambda memory: memory.total)
+
+
+def _evaluating(spec: JobSpec, costs: Costs, at: Layout, aside: int) -> Memory:
+    """The teacher is sampled from, and the student's folder, which is opened as a whole. They are on a device in turns;
+    a worker without one holds both.
+
+    Args:
+        aside: parameters of the students.
+    """
+    guided = any(stage.method.guidance_scale != 1 for stage in spec.chain())
+    at_once = JUDGED_AT_ONCE if costs.footprint.encoders else PIXELS_JUDGED_AT_ONCE
+    rows = min(at_once, spec.evaluation.samples) * (1 + guided)
+    shown = min(CAPTIONS_SHOWN, costs.conditions or 0) if costs.captions else costs.conditions
+    encoders, encoded, copies = FLOAT * costs.footprint.encoders, _encoded(costs, shown), 1 if at.device else 2
+    opening = Memory(
+        weights=FLOAT * (copies * costs.parameters + (0 if at.device else aside)),
         optimizer=0,
         gradients=0,
-        activations=0 if at.offloaded else _previewing(costs),
-        encoders=FLOAT * footprint.encoders + _encoded(costs),
+        activations=0,
+        encoders=copies * (encoded + encoders),
     )
+    sampling = replace(
+        opening,
+        activations=FLOAT * max(rows * costs.footprint.passing, costs.footprint.decoding),
+        encoders=copies * (encoded + (not at.offloaded) * encoders),
+    )
+    return max(opening, sampling, key=lambda memory: memory.total)
 
 
 def _of_stage(method: MethodSettings, costs: Costs, at: Layout, aside: int, later: bool = False) -> Memory:
@@ -133,24 +183,34 @@ def _of_stage(method: MethodSettings, costs: Costs, at: Layout, aside: int, late
     held = (costs.parameters + copies) // at.shards
     if split and (at.rank or (others and at.fake_rank)):
         held += costs.parameters  # what low-rank updates are added to is not split
+    if not at.device:
+        held += aside  # else they are in the machine's memory, as what a split stage starts from
     if not split or not at.device:
-        held += aside + later * costs.parameters  # else they are in the machine's memory
+        held += later * costs.parameters
     if split and not at.device:
         held += costs.parameters  # the teacher that is judged
 
+    told = min(method.samples(at.images), costs.conditions or 0) if costs.captions else costs.conditions
     training = _pass(method, costs, at)
     if at.passes == 1:
         training -= (1 - GRADIENTS_AT_PEAK) * FLOAT * max(student, other)
     previewing = _previewing(costs) + (FLOAT * costs.parameters if split else 0)
     averaging = 0 if at.workers == 1 or split else FLOAT * max(student, other)
-    setting_aside = 0 if split and at.device else FLOAT * student  # the stage's last, before the last preview
+    setting_aside = 0 if at.device else FLOAT * student  # the stage's last, before the last preview
     return Memory(
         weights=FLOAT * held,
         optimizer=2 * FLOAT * trained // at.shards,
         gradients=FLOAT * trained // at.shards,
         activations=round(max(training, averaging, previewing + setting_aside)),
-        encoders=_encoded(costs) + (0 if at.offloaded else FLOAT * footprint.encoders),
+        encoders=_encoded(costs, told) + (0 if at.offloaded else FLOAT * footprint.encoders),
     )
+
+
+def _making_pairs(method: PairSettings, costs: Costs, at: Layout, stage: Memory) -> Memory:
+    """Before the stage trains: there are no gradients and optimizers yet, the teacher is whole, and run in 32 bits."""
+    rows = method.pairs_at_once(at.images) * (1 if method.guidance_scale == 1 else 2)
+    whole = FLOAT * costs.parameters if at.shards > 1 else 0
+    return replace(stage, optimizer=0, gradients=0, activations=FLOAT * rows * costs.footprint.passing + whole)
 
 
 def _trained(method: MethodSettings, costs: Costs, at: Layout) -> tuple[int, int]:
@@ -161,15 +221,16 @@ def _trained(method: MethodSettings, costs: Costs, at: Layout) -> tuple[int, int
     return student, other if method.trained_networks > 1 else 0
 
 
-def _encoded(costs: Costs) -> int:
-    """Bytes of all encoded prompts."""
-    return FLOAT * costs.footprint.prompt * (1 + (costs.conditions or 0))
+def _encoded(costs: Costs, prompts: int | None) -> int:
+    """Bytes of so many encoded prompts, and of none."""
+    return FLOAT * costs.footprint.prompt * (1 + (prompts or 0))
 
 
-def _previewing(costs: Costs) -> int:
-    """Bytes while images are sampled and decoded, in 32 bits."""
+def _previewing(costs: Costs, guided: bool = False) -> int:
+    """Bytes while images are sampled and decoded, in 32 bits; under guidance each takes two rows of a batch."""
     drawn = PREVIEWED if costs.conditions is None else 2 * min(CLASSES_PREVIEWED, costs.conditions)
-    return FLOAT * max(drawn * costs.footprint.passing, costs.footprint.decoding)
+    rows = min(drawn, PREVIEWED_AT_ONCE) * (1 + guided)
+    return FLOAT * max(rows * costs.footprint.passing, costs.footprint.decoding)
 
 
 def _pass(method: MethodSettings, costs: Costs, at: Layout) -> float:

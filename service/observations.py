@@ -184,6 +184,7 @@ class AttemptOrder(Wire):
     teacher_source: str = Field(
         description="'builtin:digits', a folder's path inside the store, or 'hf://org/name@commit'."
     )
+    teacher_sha256: str = Field(description="Of its weights, as they were registered.")
     dataset: DatasetOrder | None = Field(None, description="What the job learns from, where it has data of its own.")
     store: str = Field(description="fsspec URL of the artifact store's root.")
     folder: StorePath = Field(description="The job's own folder inside the store.")

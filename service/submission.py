@@ -13,7 +13,7 @@ from service.ids import is_id, new_id
 from service.outbox import Listener
 from service.spec import JobSpec
 from service.status import REASONS, Reason, Status, Wish
-from service.tables import Job, JobMethod, Project, Teacher, Webhook
+from service.tables import Dataset, Job, JobMethod, Project, Teacher, Webhook
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Ground:
     """What a spec stands on."""
 
     teacher: Teacher
+    dataset: Dataset | None
     listeners: list[Listener]
     """The project's webhooks."""
 
@@ -41,7 +42,7 @@ async def ground(session: AsyncSession, project_id: str, spec: JobSpec) -> Groun
     dataset = None if spec.data is None else await datasets.find(session, project_id, spec.data)
     compatibility.check(spec, teacher, dataset)
     mine = [row for row in found if row.Teacher.id == teacher.id and row.id is not None]
-    return Ground(teacher, [Listener(row.id, row.events) for row in mine])
+    return Ground(teacher, dataset, [Listener(row.id, row.events) for row in mine])
 
 
 async def prepare(

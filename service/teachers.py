@@ -12,12 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from service import jobs
 from service.db import insert_once
 from service.errors import Conflict, InvalidRequest, NotFound, Pointer, TeacherInvalid, unknown
-from service.folder import StoredFolder, refuse
+from service.folder import refuse
 from service.hub import Hub
 from service.ids import is_id, new_id
 from service.inspection import Facts, inspect
 from service.sources import hub_id
 from service.storage import Storage
+from service.stored_folder import StoredFolder
 from service.tables import Teacher
 
 BUILTIN = "builtin:digits"

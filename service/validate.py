@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from service import memory
 from service.advice import Advice, advice
 from service.footprint import Footprint
-from service.memory import Costs, Memory
+from service.memory import Costs, Memory, Phase
 from service.settings import Settings
 from service.spec import JobSpec
-from service.tables import Teacher
+from service.tables import Dataset, Teacher
 
 GIB = 2**30
 
@@ -19,6 +19,7 @@ class Estimate:
 
     Attributes:
         memory: bytes at the peak.
+        phase: when that is.
         step_flops: of the longest kind of step.
         step_seconds: at the speed that devices are said to have; None where none is said.
         advice: changes that would make it fit, a sentence each, or one that says that nothing would;
@@ -26,21 +27,29 @@ class Estimate:
     """
 
     memory: Memory
+    phase: Phase
     step_flops: int
     step_seconds: float | None
     advice: list[str]
 
 
-def estimate(spec: JobSpec, teacher: Teacher, settings: Settings) -> Estimate | None:
-    """None for a teacher that was registered before its network's footprint was looked for."""
+def estimate(spec: JobSpec, teacher: Teacher, dataset: Dataset | None, settings: Settings) -> Estimate | None:
+    """None for a teacher that was registered before its network's footprint was looked for.
+
+    Args:
+        dataset: that the spec names.
+    """
     if teacher.footprint is None:
         return None
-    conditions = len(spec.prompts or ()) if teacher.text else teacher.num_classes
-    costs = Costs(teacher.parameters, Footprint(**teacher.footprint), conditions)
-    flops = memory.flops(spec, costs)
+    captions = dataset.samples if teacher.text and dataset else 0
+    conditions = captions or len(spec.prompts or ()) if teacher.text else teacher.num_classes
+    costs = Costs(teacher.parameters, Footprint(**teacher.footprint), conditions, captions=captions > 0)
+    flops, phases = memory.flops(spec, costs), memory.phases(spec, costs)
+    phase = max(phases, key=lambda phase: phases[phase].total)
     limit = round(settings.device_memory_gib * GIB)
     return Estimate(
-        memory=memory.peak(spec, costs),
+        memory=phases[phase],
+        phase=phase,
         step_flops=flops,
         step_seconds=flops / (settings.device_tflops * 1e12) if settings.device_tflops else None,
         advice=[_sentence(one, limit) for one in advice(spec, costs, limit)] if limit else [],

@@ -20,10 +20,12 @@ from workers.diffusion.paths import VPDiscrete
 from workers.diffusion.sampler import SamplerSpec, draw, seeded
 from workers.families.edm import is_edm, open_edm
 from workers.families.registry import family_of
+from workers.machine import hashed_once
 from workers.models.denoiser import Denoiser
 from workers.models.stock import PREDICTION_TYPES
 from workers.models.unet2d import UNetDenoiser, load_teacher, scheduler_config
 from workers.pipeline_model import PipelineModel
+from workers.progress import Progress
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -277,11 +279,20 @@ def files_of(folder: Path) -> list[str]:
     )
 
 
-def folder_sha256(folder: Path) -> str:
-    """One hash for all of a teacher's files that decide its images."""
-    names = [name for name in files_of(folder) if name.endswith((".json", ".safetensors"))]
-    lines = "".join(f"{file_sha256(folder / name)}  {name}\n" for name in names)
-    return hashlib.sha256(lines.encode()).hexdigest()
+def folder_sha256(folder: Path, progress: Progress | None = None) -> str:
+    """One hash for all of a teacher's files that decide its images; a large folder is read once on each machine."""
+
+    def line(name: str) -> str:
+        sha256 = file_sha256(folder / name)
+        if progress is not None:
+            progress.add((folder / name).stat().st_size)
+        return f"{sha256}  {name}\n"
+
+    def read() -> str:
+        names = [name for name in files_of(folder) if name.endswith((".json", ".safetensors"))]
+        return hashlib.sha256("".join(map(line, names)).encode()).hexdigest()
+
+    return hashed_once("files", folder, read)
 
 
 def file_sha256(file: Path) -> str:

@@ -5,8 +5,10 @@ Rank 0 alone does this; the other ranks have nothing to wait for.
 
 import hashlib
 import json
+import platform
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import diffusers
@@ -33,8 +35,10 @@ from workers.host import Host
 from workers.model_card import Card, model_card
 from workers.models.denoiser import Denoiser
 from workers.pipeline_model import LORA, PipelineModel
-from workers.side_by_side import side_by_side
+from workers.side_by_side import shown, side_by_side
 
+CHECKED = 32
+"""Images at most that the exported folder has to give back."""
 TOLERANCE = 1e-4
 """Largest difference between an image of the trained network and one of the folder, in units where black is -1."""
 
@@ -45,7 +49,7 @@ class ExportMismatch(RuntimeError):
 
 def export(
     teacher: artifact.Model,
-    network: Denoiser,
+    network: Callable[[], Denoiser],
     sampler: SamplerSpec,
     method: str,
     label: str,
@@ -58,65 +62,81 @@ def export(
 ) -> None:
     """Judge, export, check and record one student.
 
+    Teacher, trained network and opened folder take turns on the device, which holds one of them at a time.
+
     Args:
-        teacher: whose student it is.
-        network: with the averaged weights, which are the ones exported.
+        teacher: whose student it is; it ends on the CPU.
+        network: makes it, with the averaged weights, which are the ones exported; it is let go of when it is written.
         sampler: how it is to be run; it is judged at each of `sampler.steps`.
         label: unique within the job, 'progressive-4'.
         features: in which images are compared; None for pixels, or what knows the digits.
-        lora: what leads from the teacher to `network`, if it is a low-rank update.
+        lora: what leads from the teacher to the network, if it is a low-rank update.
 
     Raises:
-        ExportMismatch: the folder, loaded back, gives other images than `network`; or the teacher's pipeline does, with
-            the update loaded into it.
+        ExportMismatch: the folder, loaded back, gives other images than the network; or so does the teacher's pipeline,
+            with the update loaded into it.
     """
     host.phase("evaluating")
-    student = network.eval().to(host.device)
     guidance, prompts = learnt_guidance(spec, stage), teacher.prompts
     known = len(prompts) or teacher.num_classes  # of a dataset's captions, the student's folder is told the first
     conditions = known and min(known, spec.evaluation.samples // 2)  # two of each at least
+    teacher.to("cpu")
 
     def generate_teacher(asked: Asked, seeds: list[int], steps: int) -> Tensor:
         return teacher.generate(asked, seeds, steps, guidance)
 
-    if features:
-        features.to(host.device)
     with tempfile.TemporaryDirectory(prefix="fewstep-student-") as name:
         folder = Path(name)
-        teacher.write_student(folder, network, sampler)
-        opened = artifact.open_model(folder, sampler.steps, prompts, host.device, spec.compute.offload)
-        check_same_images(student, sampler, opened)
-        check_plain_diffusers(opened, sampler, prompts)
-        if lora and isinstance(teacher, PipelineModel) and isinstance(opened, PipelineModel):
+        drawn = write_student(folder, teacher, network(), sampler, host.device)
+        tuned = {}
+        if lora and isinstance(teacher, PipelineModel):
             teacher.write_lora(folder, lora)
-            check_lora(teacher, opened, sampler, prompts)
+            with on(host.device, teacher):
+                tuned = with_lora(teacher, folder, sampler)
+        opened = artifact.open_model(folder, sampler.steps, prompts, host.device, spec.compute.offload)
+        check_same_images(drawn, opened)
+        check_plain_diffusers(opened, sampler, prompts)
+        check_lora(tuned, opened)
+        opened.to("cpu")
 
+        if features:
+            features.to(host.device)
         samples, teacher_steps = spec.evaluation.samples, spec.evaluation.teacher_steps
         teacher_sha256 = artifact.folder_sha256(teacher.folder)
         who = f"{teacher_sha256} guidance={guidance:g}{prompts_identity(prompts)}"
+        asked = spec.evaluation.prompts or prompts
 
         def keep(key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
             return host.cached_tensors(f"teacher={who} seen={key}", make)
 
-        evaluator = (
-            digits_evaluator(teacher.num_classes, features=features)
-            if judges_digits(teacher.image_size, teacher.num_classes)
-            else teacher_evaluator(generate_teacher, conditions, teacher_steps, samples, teacher.batch, features, keep)
-        )
-        paired = Paired.of(
-            generate_teacher,
-            teacher_steps,
-            *questions(spec.evaluation.prompts, prompts, conditions),
-            features,
-            teacher.batch,
-            keep,
-        )
-        figures = {n: judged(evaluator, paired, opened.generate, n, samples) for n in sampler.steps}
-        teacher_figures = {
-            n: kept_figures(host, evaluator, paired, generate_teacher, n, samples, who)
-            for n in sorted({teacher_steps, *sampler.steps}, reverse=True)
-        }
-        grid = side_by_side(generate_teacher, teacher_steps, opened, spec.evaluation.prompts or prompts)
+        def shown_of(generate: Generate, steps: int) -> Tensor:
+            return shown(generate, steps, asked, teacher.num_classes, teacher.batch)
+
+        with on(host.device, teacher):
+            evaluator = (
+                digits_evaluator(teacher.num_classes, features=features)
+                if judges_digits(teacher.image_size, teacher.num_classes)
+                else teacher_evaluator(
+                    generate_teacher, conditions, teacher_steps, samples, teacher.batch, features, keep
+                )
+            )
+            paired = Paired.of(
+                generate_teacher,
+                teacher_steps,
+                *questions(spec.evaluation.prompts, prompts, conditions),
+                features,
+                teacher.batch,
+                keep,
+            )
+            teacher_figures = {
+                n: kept_figures(host, evaluator, paired, generate_teacher, n, samples, who)
+                for n in sorted({teacher_steps, *sampler.steps}, reverse=True)
+            }
+            rows = [("teacher", teacher_steps, shown_of(generate_teacher, teacher_steps))]
+        with on(host.device, opened):
+            figures = {n: judged(evaluator, paired, opened.generate, n, samples) for n in sampler.steps}
+            rows += [("student", n, shown_of(opened.generate, n)) for n in sorted(sampler.steps, reverse=True)]
+        grid = side_by_side(rows, asked)
 
         host.phase("exporting")
         settings = METHODS[method]
@@ -163,10 +183,39 @@ def export(
             "spec": spec.resolved().model_dump(mode="json"),
             "software": {"torch": torch.__version__, "diffusers": diffusers.__version__},
         }
+        del opened
         sha256 = artifact.write_manifest(folder, sampler, record | lineage)
-        check_same_images(student, sampler, artifact.load_student(folder, prompts, host.device, spec.compute.offload))
+        check_same_images(drawn, artifact.load_student(folder, prompts, host.device, spec.compute.offload))
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         host.student(folder, grid, record | {"bytes": size, "sha256": sha256})
+
+
+@contextmanager
+def on(device: torch.device, model: artifact.Model | Denoiser) -> Iterator[None]:
+    """Within, it is on the device; after that on the CPU, where it leaves room for another one."""
+    model.to(device)
+    try:
+        yield
+    finally:
+        model.to("cpu")
+
+
+def write_student(
+    folder: Path, teacher: artifact.Model, network: Denoiser, sampler: SamplerSpec, device: torch.device
+) -> dict[int, Tensor]:
+    """Write the network into a folder. Returns by number of steps what it draws itself, [B, ...] on the CPU, for the
+    seeds and labels 0, 1, 2, …"""
+    network.eval()
+    with on(device, network):
+        drawn = drawn_by(network, sampler, min(CHECKED, teacher.batch), device)
+    teacher.write_student(folder, network, sampler)
+    return drawn
+
+
+def drawn_by(network: Denoiser, sampler: SamplerSpec, count: int, device: torch.device) -> dict[int, Tensor]:
+    """What a network draws, as `write_student` says."""
+    labels = None if network.num_classes is None else (torch.arange(count) % network.num_classes).to(device)
+    return {n: sample(network, sampler, n, labels, seeded(range(count)), device).cpu() for n in sampler.steps}
 
 
 def learnt_guidance(spec: JobSpec, stage: int) -> float:
@@ -195,10 +244,16 @@ def judged(evaluator: Evaluator, paired: Paired, generate: Generate, steps: int,
 def kept_figures(
     host: Host, evaluator: Evaluator, paired: Paired, generate: Generate, steps: int, samples: int, who: str
 ) -> Figures:
-    """The teacher's figures, taken once for all jobs that judge it in the same way."""
-    key = f"teacher={who} evaluator={evaluator.identity} {paired.identity} steps={steps} samples={samples}"
+    """The teacher's figures, taken once for all jobs that judge it in the same way on devices of one kind."""
+    machine = device_name(host.device)
+    key = f"teacher={who} evaluator={evaluator.identity} {paired.identity} steps={steps} samples={samples} on={machine}"
     kept = host.cached(key, lambda: judged(evaluator, paired, generate, steps, samples).model_dump(mode="json"))
     return Figures.model_validate(kept)
+
+
+def device_name(device: torch.device) -> str:
+    """What figures of time hold for: a kind of GPU, or this machine."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.node()
 
 
 def prompts_identity(prompts: Sequence[str]) -> str:
@@ -206,15 +261,12 @@ def prompts_identity(prompts: Sequence[str]) -> str:
     return f" prompts={hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()}" if prompts else ""
 
 
-def check_same_images(student: Denoiser, sampler: SamplerSpec, opened: artifact.Model) -> None:
-    """Compare images of the trained network, sampled by the training core, with those of the opened folder."""
-    count = min(32, opened.batch)
-    labels = None if student.num_classes is None else torch.arange(count) % student.num_classes
-    for steps in sampler.steps:
-        device = next(student.parameters()).device
-        on_device = None if labels is None else labels.to(device)
-        drawn = sample(student, sampler, steps, on_device, seeded(range(count)), device)
-        _refuse_difference(opened.decode(drawn).clamp(-1, 1), opened.generate(labels, list(range(count)), steps), steps)
+def check_same_images(drawn: Mapping[int, Tensor], opened: artifact.Model) -> None:
+    """Compare images of the trained network, see `write_student`, with those of the opened folder."""
+    for steps, ours in drawn.items():
+        labels = None if opened.num_classes is None else torch.arange(len(ours)) % opened.num_classes
+        images = opened.decode(ours.to(opened.device)).clamp(-1, 1)
+        _refuse_difference(images, opened.generate(labels, list(range(len(ours))), steps), steps)
 
 
 def check_plain_diffusers(opened: artifact.Model, sampler: SamplerSpec, prompts: Sequence[str]) -> None:
@@ -228,23 +280,28 @@ def check_plain_diffusers(opened: artifact.Model, sampler: SamplerSpec, prompts:
             _refuse_difference(opened.generate(labels, seeds, steps), plain.clamp(-1, 1), steps)
 
 
-def check_lora(teacher: PipelineModel, opened: PipelineModel, sampler: SamplerSpec, prompts: Sequence[str]) -> None:
-    """Compare what plain diffusers makes of the student's folder with what it makes of the teacher's pipeline, when the
-    folder's low-rank update is loaded into it; where its class can load one."""
+def with_lora(teacher: PipelineModel, folder: Path, sampler: SamplerSpec) -> dict[int, Tensor]:
+    """By number of steps, what plain diffusers makes of the teacher's pipeline when the folder's low-rank update is
+    loaded into it; nothing where its class cannot load one."""
     if not teacher.loads_lora:
-        return
-    labels = torch.arange(2) % (opened.num_classes or 1)
-    asked = [prompts[i] for i in labels] if prompts else labels.tolist()
+        return {}
+    with teacher.as_student(folder, sampler):
+        return {steps: _plain(teacher, steps) for steps in sampler.steps}
 
-    def images(model: PipelineModel, steps: int) -> Tensor:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)  # some pipelines hand no generator to their scheduler
-            return model.plain(asked, [0, 1], steps)
 
-    with teacher.as_student(opened):
-        tuned = {steps: images(teacher, steps) for steps in sampler.steps}
-    for steps in sampler.steps:
-        _refuse_difference(images(opened, steps), tuned[steps], steps, "the teacher with the exported LoRA")
+def check_lora(tuned: Mapping[int, Tensor], opened: artifact.Model) -> None:
+    """Compare what plain diffusers makes of the student's folder with the images of `with_lora`."""
+    for steps, images in tuned.items():
+        assert isinstance(opened, PipelineModel)
+        _refuse_difference(_plain(opened, steps), images, steps, "the teacher with the exported LoRA")
+
+
+def _plain(model: PipelineModel, steps: int) -> Tensor:
+    """[2, 3, H, W] on the CPU, of its first prompts or classes."""
+    labels = (torch.arange(2) % (model.num_classes or 1)).tolist()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # some pipelines hand no generator to their scheduler
+        return model.plain([model.prompts[i] for i in labels] if model.prompts else labels, [0, 1], steps).cpu()
 
 
 def _refuse_difference(ours: Tensor, theirs: Tensor, steps: int, whose: str = "the exported folder") -> None:

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -37,8 +38,9 @@ class Host(Protocol):
     def save_checkpoint(self, step: int, folder: Path) -> None:
         """Collective. Store the files of all ranks' folders as one, durably, under `step`; returns when it is safe."""
 
-    def latest_checkpoint(self) -> Path | None:
-        """A local copy of the newest durable checkpoint's folder, or None."""
+    def latest_checkpoint(self) -> AbstractContextManager[Path | None]:
+        """Collective. A local copy of the newest durable checkpoint's folder, or None; opened files stay readable when
+        the copy is gone."""
 
     def wish(self) -> Wish:
         """Collective. What the user wants now; every rank gets the same answer."""

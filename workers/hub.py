@@ -12,12 +12,13 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Revi
 
 from service.errors import DataInvalid, TeacherInvalid
 from service.sources import HubId, is_needed
+from workers.progress import Progress
 
 LINKS = Path(tempfile.gettempdir()) / "fewstep-hub"
 """Folders of links into the hub's cache, one for all processes of this machine; it may be emptied when no job runs."""
 
 
-def snapshot(pinned: HubId, needed: Sequence[str]) -> Path:
+def snapshot(pinned: HubId, needed: Sequence[str], progress: Progress) -> Path:
     """The needed files at that commit, kept in the hub's own cache; the folder holds links to them.
 
     In the cache, others may have left pickles of the same commit beside them. The folder is the same each time, as
@@ -30,6 +31,8 @@ def snapshot(pinned: HubId, needed: Sequence[str]) -> Path:
         TeacherInvalid: the model is gone, or the token may not read it. DataInvalid of a dataset.
         Exception: whatever the client behind raises when the hub does not answer.
     """
+    cache = Path(huggingface_hub.constants.HF_HUB_CACHE)
+    progress.watch(cache / f"{pinned.kind}s--{pinned.repo.replace('/', '--')}" / "blobs")
     invalid = DataInvalid if pinned.kind == "dataset" else TeacherInvalid
     try:
         kept = huggingface_hub.snapshot_download(

@@ -7,10 +7,10 @@ import os
 import secrets
 import tempfile
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import ray
 import ray.train
@@ -35,12 +35,18 @@ from service.observations import (
 from service.sources import DATA, url_of
 from service.status import Reason, Wish
 from workers import stages
+from workers.artifact import folder_sha256
 from workers.data.dataset import Dataset
+from workers.fetch import forget
 from workers.finish import ExportMismatch
 from workers.group import Group, lost_peer
+from workers.identity import check_registered
+from workers.progress import Progress, waited
 from workers.report import Attempt, Fenced, Refused, Reporter
 from workers.store import Store, StoreLost, local_folder
 from workers.trainer import Diverged
+
+T = TypeVar("T")
 
 RUN = "run"
 """Name of the Ray Train run below the job's folder; the same for all attempts, so that each goes on from the last."""
@@ -112,13 +118,21 @@ class RayHost:
         self.log("info", f"Checkpoint at step {step}: {size / 1e6:.1f} MB.")
         self.tell(CheckpointSaved, step=step, path=f"{self.order.folder}/{RUN}/{name}", bytes=size)
 
-    def latest_checkpoint(self) -> Path | None:
+    @contextmanager
+    def latest_checkpoint(self) -> Iterator[Path | None]:
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
-            return None
-        self._saved = Path(checkpoint.path).name
-        self.log("info", f"Going on from {self._saved}.")
-        return Path(checkpoint.to_directory(tempfile.mkdtemp(prefix="fewstep-")))
+            yield None
+            return
+        self._saved = name = Path(checkpoint.path).name
+        self.log("info", f"Going on from {name}.")
+        source = f"{self.order.store}/{self.order.folder}/{RUN}/{name}"
+        copy = self.waited("fetched", lambda progress: local_folder(source, progress=progress))
+        try:
+            yield copy
+        finally:
+            self._group.total(0)  # when all workers of this machine have read it
+            forget(copy)
 
     def wish(self) -> Wish:
         return WISHES[self._together(lambda reporter: WISHES.index(reporter.wish()))]
@@ -135,7 +149,20 @@ class RayHost:
     def fetch(self, path: str) -> Path:
         if not self.store.has(path):
             raise FileNotFoundError(f"there is no {path} in the store")
-        return local_folder(f"{self.order.store}/{path}")
+        source = f"{self.order.store}/{path}"
+        return waited(lambda progress: local_folder(source, progress=progress), int, self._sign_of_life("fetched"))
+
+    def waited(self, what: str, work: Callable[[Progress], T]) -> T:
+        """Collective. What `work` gives on this rank; while it goes on anywhere, rank 0 says how much is `what`."""
+        return waited(work, self._group.total, self._sign_of_life(what))
+
+    def _sign_of_life(self, what: str) -> Callable[[int, int], None]:
+        def tell(done: int, total: int) -> None:
+            self.phase("starting")  # a sign of progress, which a line of the log is not
+            of = f" of {total / 1e9:.1f}" if total else ""
+            self.log("info", f"{done / 1e9:.1f}{of} GB are {what}.")
+
+        return tell
 
     def cached(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         path = f"cache/{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
@@ -230,11 +257,7 @@ def _run(host: RayHost, group: Group) -> Verdict:
         order = host.order
         ranks = "one worker" if host.world_size == 1 else f"{host.world_size} workers"
         host.log("info", f"Attempt {order.number} starts on {ranks}, {host.device.type}.")
-        teacher = local_folder(url_of(order.teacher_source, order.store))
-        data = order.dataset
-        dataset = None
-        if data is not None:
-            dataset = Dataset(data, local_folder(url_of(data.source, order.store), DATA[data.format]))
+        teacher, dataset = _opened(host)
         outcome = stages.run(order.spec, teacher, host, dataset)
     except (Fenced, Refused):
         raise
@@ -260,6 +283,26 @@ def _run(host: RayHost, group: Group) -> Verdict:
         host.tell(Stopped, wish=outcome.stopped, step=outcome.step)
     host.flush()
     return "done" if outcome.stopped is None else "stopped"
+
+
+def _opened(host: RayHost) -> tuple[Path, Dataset | None]:
+    """Collective. The registered teacher, and what the job learns from. StoreLost, TeacherInvalid, DataInvalid."""
+    order, data = host.order, host.order.dataset
+
+    def fetch(progress: Progress) -> tuple[Path, Dataset | None]:
+        teacher = local_folder(url_of(order.teacher_source, order.store), progress=progress)
+        if data is None:
+            return teacher, None
+        return teacher, Dataset(data, local_folder(url_of(data.source, order.store), DATA[data.format], progress))
+
+    def check(progress: Progress) -> None:
+        check_registered(order, teacher, progress)
+        folder_sha256(teacher, progress)  # kept for when it is asked for, if it takes long
+
+    teacher, dataset = host.waited("fetched", fetch)
+    host.waited("hashed", check)
+    host.log("info", f"The teacher is what was registered, sha256 {order.teacher_sha256[:12]}….")
+    return teacher, dataset
 
 
 def _word(error: Exception) -> str:

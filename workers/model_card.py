@@ -148,9 +148,10 @@ def _lora(card: Card, pipeline: str) -> str:
 {what} The teacher's pipeline with it and with this folder's scheduler is this student:
 
 ```python
+import torch
 from diffusers import {card.sampler}, {pipeline}
 
-pipeline = {pipeline}.from_pretrained("{card.teacher}")  # the teacher
+pipeline = {pipeline}.from_pretrained("{card.teacher}", torch_dtype=torch.float32)  # the teacher
 pipeline.load_lora_weights("pytorch_lora_weights.safetensors")
 pipeline.scheduler = {card.sampler}.from_pretrained(".", subfolder="scheduler")
 ```

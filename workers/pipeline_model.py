@@ -53,10 +53,14 @@ class PipelineModel:
         offload: bool = False,
     ) -> None:
         self.family, self.folder, self.steps, self.offload = family, folder, steps, offload
-        absent = {part: None for part in family.optional if not (folder / part).is_dir()}
+        absent = {part: None for part in family.optional if not (folder / part).is_dir()} | dict.fromkeys(family.unused)
         try:
             self.pipe: Any = family.pipeline.from_pretrained(
-                folder, use_safetensors=True, local_files_only=True, **absent
+                folder,
+                torch_dtype=torch.float32,  # else text encoders have the precision that they were saved with
+                use_safetensors=True,
+                local_files_only=True,
+                **absent,
             )
         except (ValueError, OSError, RuntimeError, KeyError, TypeError, NotImplementedError) as error:
             raise TeacherInvalid(f"the folder does not load as a {family.pipeline.__name__}: {error}") from error
@@ -197,11 +201,18 @@ class PipelineModel:
     def write_student(self, folder: Path, network: Denoiser, sampler: SamplerSpec) -> None:
         """The whole pipeline with another network and its scheduler, in safetensors alone."""
         assert isinstance(network, Backbone)
-        name, config = sampler.scheduler_config(dict(self.scheduler.config))
-        scheduler = getattr(diffusers, name).from_config(config)
         pipe = copy.copy(self.pipe)  # with its settings, such as what the empty prompt is
-        pipe.register_modules(**{self.family.part: network.network, "scheduler": scheduler})
+        pipe.register_modules(**{self.family.part: network.network, "scheduler": self._scheduler_of(sampler)})
+        for part, kind in self.family.unused.items():
+            if (self.folder / part).is_dir():
+                own = kind.from_pretrained(self.folder / part, use_safetensors=True, local_files_only=True)
+                pipe.register_modules(**{part: own})
         pipe.save_pretrained(folder, safe_serialization=True)
+
+    def _scheduler_of(self, sampler: SamplerSpec) -> Any:
+        """With which this pipeline runs a student of that sampler."""
+        name, config = sampler.scheduler_config(dict(self.scheduler.config))
+        return getattr(diffusers, name).from_config(config)
 
     def write_lora(self, folder: Path, update: Mapping[str, Tensor]) -> None:
         """A low-rank update of the teacher's network alone, in one file that `load_lora_weights` and common tools read.
@@ -221,13 +232,13 @@ class PipelineModel:
             save_file(named, folder / LORA, metadata={"format": "pt"})
 
     @contextmanager
-    def as_student(self, student: "PipelineModel") -> Iterator[None]:
-        """Within, `plain` is of this pipeline with the scheduler and the low-rank update of the student's folder."""
+    def as_student(self, folder: Path, sampler: SamplerSpec) -> Iterator[None]:
+        """Within, `plain` is of this pipeline with the scheduler and the low-rank update of the student in `folder`."""
         own = self.pipe
         self.pipe = copy.copy(own)
-        self.pipe.register_modules(scheduler=student.scheduler)
+        self.pipe.register_modules(scheduler=self._scheduler_of(sampler))
         try:
-            self.pipe.load_lora_weights(student.folder, weight_name=LORA, local_files_only=True)
+            self.pipe.load_lora_weights(folder, weight_name=LORA, local_files_only=True)
             yield
         finally:
             self.pipe.unload_lora_weights()

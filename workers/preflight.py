@@ -45,6 +45,10 @@ OTHER_TYPE = (
     "scheduler/scheduler_config.json and register the teacher again"
 )
 UNTRAINED = "the network answers as no trained one does, so its prediction type cannot be checked"
+GUIDED_TWICE = (
+    "the network has guidance built in, and is told a scale of {:g} as its pipeline tells it; guidance_scale {:g} "
+    "leads on from there, away from the empty prompt: 1 is usual with such a network"
+)
 NAMES = {prediction: name for name, prediction in PREDICTION_TYPES.items()}
 
 
@@ -85,6 +89,8 @@ def check(
                 f"guidance_scale is {scale:g}, but the network answers alike with a label and with none, so guidance "
                 "does nothing: set it to 1, or use a teacher that was trained with labels left out now and then"
             )
+    if network.embedded_guidance is not None and scale != 1:
+        warnings.append(GUIDED_TWICE.format(network.embedded_guidance, scale))
     said.append(_samples(drawn, images, scale, codec))
     if codec is not None:
         error, spread = _round_trip(codec, images[:2])

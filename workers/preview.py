@@ -12,6 +12,8 @@ from workers.models.denoiser import Denoiser
 from workers.precision import exact
 
 COLUMNS = 10
+AT_ONCE = 8
+"""Images; under guidance, twice as many rows go through the network."""
 OUTSIDE = 1.1
 """Images lie in [-1, 1]; good students overshoot by a little."""
 
@@ -65,9 +67,15 @@ class Preview:
 
     def _draw(self, denoiser: Denoiser, spec: SamplerSpec) -> Tensor:
         """[2 columns, C, H, W], not clipped."""
-        generators = seeded(range(2 * self.columns))
+        seeds = torch.arange(2 * self.columns)
+        parts = [(part, None if self.labels is None else self.labels[part]) for part in seeds.split(AT_ONCE)]
         with exact():
-            return sample(denoiser, spec, spec.steps[0], self.labels, generators, self.host.device)
+            return torch.cat(
+                [
+                    sample(denoiser, spec, spec.steps[0], labels, seeded(part.tolist()), self.host.device)
+                    for part, labels in parts
+                ]
+            )
 
     def _png(self, images: Tensor) -> bytes:
         return grid_png([images[: self.columns].clamp(-1, 1).cpu()])

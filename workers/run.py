@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,8 +72,9 @@ class FolderHost:
         for older in self._checkpoints()[:-2]:
             shutil.rmtree(older)
 
-    def latest_checkpoint(self) -> Path | None:
-        return next(reversed(self._checkpoints()), None)
+    @contextmanager
+    def latest_checkpoint(self) -> Iterator[Path | None]:
+        yield next(reversed(self._checkpoints()), None)
 
     def _checkpoints(self) -> list[Path]:
         return sorted(p for p in self.folder.glob("checkpoints/*") if p.suffix != ".new")

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
-from workers.artifact import Model
-from workers.evaluate.evaluator import Generate
+from workers.evaluate.evaluator import Asked, Generate
 from workers.grid import grid_png
 
 COLUMNS = 10
@@ -14,19 +14,30 @@ SEEDS = 2
 """Images of each prompt."""
 
 
-def side_by_side(teacher: Generate, teacher_steps: int, student: Model, prompts: Sequence[str] = ()) -> bytes:
-    """A PNG grid of the teacher at its reference steps and the student at each of its own.
+def shown(generate: Generate, steps: int, prompts: Sequence[str], num_classes: int | None, batch: int) -> Tensor:
+    """What a sampler makes for the picture, [N, C, H, W] on the CPU: `SEEDS` images of each of the first prompts;
+    without prompts image i has seed i, and class i if there are classes.
 
-    With prompts, a row for each of the first; otherwise a row for each sampler, whose column i has seed i, and class i
-    if there are classes.
+    Args:
+        batch: images to make at once.
     """
-    samplers = [("teacher", teacher, teacher_steps)]
-    samplers += [("student", student.generate, n) for n in sorted(student.steps, reverse=True)]
-    names = [f"{who}, {n} step{'' if n == 1 else 's'}" for who, _, n in samplers]
-    if prompts:
-        shown, seeds = list(prompts[:PROMPTS]), list(range(SEEDS))
-        rows = [torch.cat([draw([one] * SEEDS, seeds, n).cpu() for _, draw, n in samplers]) for one in shown]
-        return grid_png(rows, labels=shown, heads=names)
-    columns = min(student.num_classes or COLUMNS, COLUMNS)
-    labels = None if student.num_classes is None else torch.arange(columns)
-    return grid_png([draw(labels, list(range(columns)), n) for _, draw, n in samplers], labels=names)
+    seeds = list(range(SEEDS)) * len(prompts[:PROMPTS])
+    asked: Asked = [prompt for prompt in prompts[:PROMPTS] for _ in range(SEEDS)]
+    if not prompts:
+        seeds = list(range(min(num_classes or COLUMNS, COLUMNS)))
+        asked = None if num_classes is None else torch.tensor(seeds)
+    parts = [slice(start, start + batch) for start in range(0, len(seeds), batch)]
+    return torch.cat([generate(None if asked is None else asked[p], seeds[p], steps).cpu() for p in parts])
+
+
+def side_by_side(samplers: Sequence[tuple[str, int, Tensor]], prompts: Sequence[str] = ()) -> bytes:
+    """A PNG grid. With prompts, a row for each of the first; otherwise a row for each sampler.
+
+    Args:
+        samplers: of each who it is, in how many steps, and what is `shown` of it.
+    """
+    names = [f"{who}, {n} step{'' if n == 1 else 's'}" for who, n, _ in samplers]
+    if not prompts:
+        return grid_png([images for _, _, images in samplers], labels=names)
+    rows = [torch.cat(row) for row in zip(*(images.split(SEEDS) for _, _, images in samplers), strict=True)]
+    return grid_png(rows, labels=prompts[:PROMPTS], heads=names)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from workers.data.encode import CaptionRows, encode
 from workers.data.source import ImageSource, Source, StoredSource
 from workers.diffusion.guidance import guided
 from workers.host import Host
+from workers.identity import check_trained_with
 from workers.methods.base import Method
 from workers.methods.registry import REGISTRY
 from workers.models.codec import Coder
@@ -49,24 +51,30 @@ def run(spec: JobSpec, teacher_folder: Path, host: Host, dataset: Dataset | None
         dataset: what the teacher is asked for, and what methods that need images learn from.
 
     Raises:
-        TeacherInvalid: the teacher cannot be used with this spec.
-        DataInvalid: the dataset cannot be used with this teacher and these methods.
+        TeacherInvalid: the teacher cannot be used with this spec, or is not the checkpoint's.
+        DataInvalid: the dataset cannot be used with this teacher and these methods, or is not the checkpoint's.
         workers.trainer.Diverged: a loss or a gradient is not finite.
     """
     model = load_student(teacher_folder, spec.prompts or (), host.device, spec.compute.offload)
     features = finish.opened_features(spec, host) if host.rank == 0 else None
-    checkpoint = host.latest_checkpoint()
-    state = read(checkpoint) if checkpoint else State()
+    with host.latest_checkpoint() as checkpoint:
+        state = read(checkpoint) if checkpoint else State()
 
-    identity, source = _identity(spec, teacher_folder), None
     images = any(stage.method.data() == "images" for stage in spec.chain())
+    used = dataset if model.text or images else None
+    weights, data = folder_sha256(teacher_folder), "" if used is None else used.identity
+    check_trained_with(state, spec, weights, data)
+    if state.stage + state.step and not state.teacher:
+        host.log("warning", "The checkpoint does not say with which teacher and dataset: it goes on with today's.")
+    state.teacher, state.dataset = weights, data
+    identity, source = weights + finish.prompts_identity(spec.prompts or ()), None
     if spec.aspect_buckets and (dataset is None or not images):
         raise DataInvalid("aspect_buckets is of use to methods that learn from a dataset's images: set it to false")
-    if dataset is not None and (model.text or images):
-        chunks = encode(dataset, model, host, images, folder_sha256(teacher_folder), spec.aspect_buckets)
+    if used is not None:
+        chunks = encode(used, model, host, images, weights, spec.aspect_buckets)
         if isinstance(chunks, Wish):
             return Outcome(chunks, _steps_before(spec, state.stage) + state.step)
-        source, identity = StoredSource(chunks, captions=model.text), f"{identity} data={dataset.identity}"
+        source, identity = StoredSource(chunks, captions=model.text), f"{identity} data={data}"
         if spec.aspect_buckets:
             identity += " by size"  # so are the captions ordered
             _warn_of_small(chunks, spec, host)
@@ -75,19 +83,19 @@ def run(spec: JobSpec, teacher_folder: Path, host: Host, dataset: Dataset | None
 
     teacher, coder = model.denoiser, model if isinstance(model, PipelineModel) else None
     stopped = train(spec, teacher, host, state, identity, source, coder)
+    state.live = {}
     done = _steps_before(spec, state.stage) + state.step
     if stopped:
         return Outcome(stopped, done)
 
     if host.rank == 0:
+        check_trained_with(state, spec, folder_sha256(teacher_folder), data)  # what is exported names it
         host.phase("evaluating")
-        model.to(host.device)
         for student in state.finished:
-            network = student_network(spec, teacher, state.finished, student)
             with exact():
                 finish.export(
                     model,
-                    network,
+                    partial(student_network, spec, teacher, state.finished, student),
                     student.sampler,
                     student.method,
                     student.label,
@@ -121,7 +129,6 @@ def train(
     """
     chain = spec.chain()
     preview = Preview(host, teacher.num_classes, itself if coder is None else coder.decode)
-    split = spec.compute.strategy == "fsdp" and host.world_size > 1
     if state.step < chain[-1].method.total_steps() or state.stage + 1 < len(chain):
         host.phase("training")
     if state.stage == state.step == 0:  # on every rank, so that all come to the same verdict
@@ -129,28 +136,42 @@ def train(
         preflight.check(teacher, [stage.method.guidance_scale for stage in chain], *drawn, host, coder)
 
     while True:
-        settings = chain[state.stage].method
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(spec.seed + state.stage)  # for nets that start from nothing, such as a critic's head
-            if split:
-                teacher.to("cpu")
-            start = _start(spec, teacher, state)
-            for network in (teacher,) if start is None else (teacher, start):
-                lay_out(network, spec.compute)
-            method = build(settings, teacher.frozen_copy() if split else teacher, start)
-        method.teacher.to(host.device)
-        with exact():
-            images = data_source(method, host, spec.seed, f"{identity} guidance={settings.guidance_scale:g}", stored)
-        if isinstance(images, Wish):
-            return images
-        for module in (method.teacher, *method.trainable.values()):
-            module.to("cpu" if split else host.device)
-        hasten([method.teacher, *method.trainable.values(), *method.followers.values()], spec.compute)
-        cadence = Cadence(spec.checkpoint_every, spec.preview_every, _steps_before(spec, state.stage))
-        stopped = Trainer(method, images, host, state, cadence, spec.seed, preview, spec.compute).run()
+        stopped = _train_stage(spec, teacher, host, state, identity, stored, preview)
         if stopped or state.stage + 1 == len(chain):
             return stopped
         state.stage, state.step, state.live = state.stage + 1, 0, {}
+
+
+def _train_stage(
+    spec: JobSpec,
+    teacher: Denoiser,
+    host: Host,
+    state: State,
+    identity: str,
+    stored: StoredSource | None,
+    preview: Preview,
+) -> Wish | None:
+    """Run what is left of the stage that `state` stands in; nothing of it is held any more when the next one begins."""
+    settings = spec.chain()[state.stage].method
+    split = spec.compute.strategy == "fsdp" and host.world_size > 1
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed + state.stage)  # for nets that start from nothing, such as a critic's head
+        if split:
+            teacher.to("cpu")
+        start = _start(spec, teacher, state)
+        for network in (teacher,) if start is None else (teacher, start):
+            lay_out(network, spec.compute)
+        method = build(settings, teacher.frozen_copy() if split else teacher, start)
+    method.teacher.to(host.device)
+    with exact():
+        images = data_source(method, host, spec.seed, f"{identity} guidance={settings.guidance_scale:g}", stored)
+    if isinstance(images, Wish):
+        return images
+    for module in (method.teacher, *method.trainable.values()):
+        module.to("cpu" if split else host.device)
+    hasten([method.teacher, *method.trainable.values(), *method.followers.values()], spec.compute)
+    cadence = Cadence(spec.checkpoint_every, spec.preview_every, _steps_before(spec, state.stage))
+    return Trainer(method, images, host, state, cadence, spec.seed, preview, spec.compute).run()
 
 
 def _warn_of_small(chunks: Chunks, spec: JobSpec, host: Host) -> None:
@@ -159,11 +180,6 @@ def _warn_of_small(chunks: Chunks, spec: JobSpec, host: Host) -> None:
     small = [f"{samples} of {size}" for size, samples in chunks.sizes.items() if samples < batch]
     if small:
         host.log("warning", f"Fewer images than a batch of {batch} has, so it repeats them: {', '.join(small)}.")
-
-
-def _identity(spec: JobSpec, teacher_folder: Path) -> str:
-    """Of what the teacher makes: its weights and, where it takes text, the prompts."""
-    return folder_sha256(teacher_folder) + finish.prompts_identity(spec.prompts or ())
 
 
 def build(settings: MethodSettings, teacher: Denoiser, start: Denoiser | None = None) -> Method:
@@ -185,7 +201,10 @@ def student_network(spec: JobSpec, teacher: Denoiser, finished: Sequence[Finishe
     """A finished student in the teacher's format: what its stage started from, with what it has learnt."""
     before = last_before(finished, student.stage)
     start = teacher if before is None else student_network(spec, teacher, finished, before)
-    return merged(sized(start, spec.chain()[student.stage].method).frozen_copy(), student.weights)
+    network = sized(start, spec.chain()[student.stage].method)
+    if network is teacher:
+        network = teacher.frozen_copy()
+    return merged(network.requires_grad_(False), student.weights)
 
 
 def last_before(finished: Sequence[Finished], stage: int) -> Finished | None:

@@ -41,6 +41,7 @@ class State:
     """Where a job stands: `step` steps of stage `stage` are done.
 
     `live` holds the running stage's tensors by name: nets, averages and optimizers; `Saved` when it was read.
+    `teacher` and `dataset` are the hashes of what it is trained with; empty of what is not known, and of no dataset.
     """
 
     stage: int = 0
@@ -48,6 +49,8 @@ class State:
     training_seconds: float = 0.0
     live: Mapping[str, Tensor] = field(default_factory=dict)
     finished: list[Finished] = field(default_factory=list)
+    teacher: str = ""
+    dataset: str = ""
 
 
 class Saved(Mapping[str, Tensor]):
@@ -118,6 +121,8 @@ def _write_meta(state: State, folder: Path, files: list[str]) -> None:
         "files": files,
         "stage": state.stage,
         "step": state.step,
+        "teacher": state.teacher,
+        "dataset": state.dataset,
         "training_seconds": state.training_seconds,
         "finished": [_student_meta(student) for student in state.finished],
     }
@@ -133,7 +138,8 @@ def read(folder: Path) -> State:
         raise ValueError(f"the checkpoint has format {meta['format']}, this version reads {FORMAT}")
     files = [folder / name for name in meta["files"]]
     finished = [_student(m, dict(Saved(files[:1], f"finished/{i}/"))) for i, m in enumerate(meta["finished"])]
-    return State(meta["stage"], meta["step"], meta["training_seconds"], Saved(files, "live/"), finished)
+    live, hashes = Saved(files, "live/"), (meta.get("teacher", ""), meta.get("dataset", ""))
+    return State(meta["stage"], meta["step"], meta["training_seconds"], live, finished, *hashes)
 
 
 def _student_meta(student: Finished) -> dict[str, Any]:

@@ -17,12 +17,12 @@ from fsspec.implementations.local import LocalFileSystem
 
 from service.errors import FewstepError
 from service.sources import NEEDED, hub_id
+from workers import machine
+from workers.fetch import fetched
 from workers.hub import snapshot
+from workers.progress import Progress
 
 ASSETS = Path(__file__).parent / "assets"
-
-FETCHED = Path(tempfile.gettempdir()) / "fewstep-fetched"
-"""Copies of stored files that jobs on this machine read; it may be emptied when none runs."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when there is no space left."""
@@ -110,7 +110,7 @@ class Store:
                 return None
             if self.local:
                 return Path(self.path(path))
-            here = FETCHED / hashlib.sha256(self.path(path).encode()).hexdigest()
+            here = machine.FETCHED / hashlib.sha256(self.path(path).encode()).hexdigest()
             if not here.exists():
                 with tempfile.TemporaryDirectory(prefix="fewstep-") as folder:
                     self.fs.get_file(self.path(path), f"{folder}/file")
@@ -164,29 +164,26 @@ def _copy(file: Path, target: Path) -> None:
             raise
 
 
-def local_folder(source: str, needed: Sequence[str] = NEEDED) -> Path:
+def local_folder(source: str, needed: Sequence[str] = NEEDED, progress: Progress | None = None) -> Path:
     """A folder to read from: 'builtin:<name>' is a teacher that ships with the package, 'hf://…@commit' a repository of
     the hub, anything else an fsspec URL.
 
-    A folder on a local file system is itself, any other is downloaded; of a repository, the files that match `needed`.
-    Raises StoreLost; of the hub TeacherInvalid, or DataInvalid.
+    A folder on a local file system is itself, any other is fetched, once for all processes of this machine; of a
+    repository, the files that match `needed`. Raises StoreLost; of the hub TeacherInvalid, or DataInvalid.
     """
+    progress = progress or Progress()
     kind, _, name = source.partition(":")
     if kind == "builtin":
         return ASSETS / name / "teacher"
-    with _lost(source):
+    with _lost(source, f"{machine.FETCHED} or HF_HOME, where workers keep what they fetch"):
         if (asked := hub_id(source)) is not None:
-            return snapshot(asked, needed)
+            return snapshot(asked, needed, progress)
         files, path = file_system(source)
-        if isinstance(files, LocalFileSystem):
-            return Path(path)
-        target = Path(tempfile.mkdtemp(prefix="fewstep-"))
-        files.get(f"{path}/", str(target), recursive=True)
-        return target
+        return Path(path) if isinstance(files, LocalFileSystem) else fetched(files, path, progress)
 
 
 @contextmanager
-def _lost(path: str) -> Iterator[None]:
+def _lost(path: str, disk: str = "the store") -> Iterator[None]:
     """File systems raise what their backends raise, so any error of theirs is the store's."""
     try:
         yield
@@ -194,5 +191,5 @@ def _lost(path: str) -> Iterator[None]:
         raise
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in FULL
-        hint = "there is no space left in the store; make room, the job goes on by itself" if full else str(error)
+        hint = f"there is no space left in {disk}; make room, the job goes on by itself" if full else str(error)
         raise StoreLost(f"{path}: {type(error).__name__}: {hint}") from error

@@ -205,7 +205,7 @@ class Trainer:
         return stacked.tolist()
 
     def _finish(self, segment: int, seconds: float) -> None:
-        """Set the segment's students aside; the next segment starts from it with fresh optimizers."""
+        """Set the segment's students aside, in the machine's memory; the next segment starts with fresh optimizers."""
         kind: str = self.settings.kind
         for sampler, network in self.method.students(segment, self._whole_average()):
             label = f"{kind}-{sampler.steps[0]}"
@@ -218,7 +218,7 @@ class Trainer:
                     stage=self.state.stage,
                     sampler=sampler,
                     training_seconds=self.state.training_seconds + seconds,
-                    weights={name: tensor.clone() for name, tensor in network.state_dict().items()},
+                    weights={name: tensor.to("cpu", copy=True) for name, tensor in network.state_dict().items()},
                 )
             )
         if segment + 1 < len(self.segments):

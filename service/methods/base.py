@@ -168,3 +168,8 @@ class PairSettings(MethodSettings):
 
     pairs: int = Field(4096, ge=1, le=100_000_000, description="Pairs that the teacher makes before training starts.")
     pair_steps: int = Field(16, ge=1, le=1000, description="Steps of the teacher's second-order solver for each pair.")
+
+    def pairs_at_once(self, images: int) -> int:
+        """How many are made at once, where a part of a batch is of so many images; one at least. Guided, each is two
+        rows of the network."""
+        return max(1, images // (1 if self.guidance_scale == 1 else 2))

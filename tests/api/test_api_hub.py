@@ -13,13 +13,15 @@ from pydantic import SecretStr
 from tiny_stable_diffusion import TINY
 
 from service.errors import TeacherInvalid
-from service.folder import StoredFolder
 from service.hub import FIRST_BYTES, Hub
 from service.inspection import inspect
 from service.sources import hub_id, url_of
 from service.storage import Storage
+from service.stored_folder import StoredFolder
 from service.teachers import look
 from workers.artifact import load_student
+from workers.identity import HubCopy
+from workers.progress import Progress
 from workers.store import StoreLost, local_folder
 
 NAME = "org/tiny.sd"
@@ -83,7 +85,8 @@ async def test_a_model_of_the_hub_is_registered_at_its_commit(server: Server, se
     job = await server.submit(**spec)
     await server.tick()
     driver = await server.attempt(job["id"])
-    assert (await driver.get("")).json()["teacher_source"] == source(served)
+    order = (await driver.get("")).json()
+    assert (order["teacher_source"], order["teacher_sha256"]) == (source(served), teacher["sha256"])
 
 
 async def test_a_hub_that_does_not_answer(server: Server, served: Mirror) -> None:
@@ -159,7 +162,11 @@ def test_code_named_in_a_published_model_is_refused(served: Mirror, published: P
 
 
 def test_the_workers_open_what_was_registered(served: Mirror, tmp_path: Path) -> None:
-    folder = local_folder(source(served))
+    progress = Progress()
+    folder = local_folder(source(served), progress=progress)
+    assert progress.done > sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    _, registered = look(Storage("memory://hub"), Hub(served.url, SecretStr("")), f"hf://{NAME}")
+    assert inspect(HubCopy(folder, Progress())) == registered
     model = load_student(folder, ["a cat"])
     assert model.text
     fetched = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}

@@ -38,6 +38,7 @@ async def test_validate_costs_nothing_and_says_all(server: Server) -> None:
     assert sum(found.memory.model_dump().values()) == found.estimated_memory_bytes
     assert min(found.memory.weights, found.memory.optimizer, found.memory.gradients, found.memory.activations) > 0
     assert found.memory.encoders == 0, "the digits come without any"
+    assert found.memory_phase == "training"
     assert (found.step_seconds, found.advice) == (None, []), "nobody has said what devices there are"
     assert await server.rows() == before
 
@@ -87,7 +88,7 @@ async def test_the_command_line_says_it_too(server: Server, monkeypatch: pytest.
     told = (await validated(server)).model_dump(mode="json")
     said = " ".join((await say("jobs", "validate", "--method", "progressive")).split())
     assert said.startswith(f"0 steps {told['total_steps']} students in 8; in 4; in 2; in 1 memory ")
-    assert " MiB on each worker: weights " in said
+    assert " MiB on each worker, training: weights " in said
     assert "encoders" not in said
     assert f"too large {told['advice'][0]}" in said
     assert json.loads((await say("jobs", "validate", "--method", "progressive", "--json"))[2:]) == told

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,9 @@ def export_all(root: Path, teacher_folder: Path, samplers: dict[str, SamplerSpec
         embeddings = None if teacher.num_classes is None else teacher.num_classes + 1
         unet = tiny_unet(channels, size, embeddings, seed=10 + i)
         networks[label] = UNetDenoiser(unet, teacher.path, teacher.prediction)
-        finish.export(model, networks[label], sampler, label.split("-")[0], label, 0, spec, host, 12.5)
+        finish.export(
+            model, partial(networks.__getitem__, label), sampler, label.split("-")[0], label, 0, spec, host, 12.5
+        )
     return Exported(host, networks, samplers)
 
 

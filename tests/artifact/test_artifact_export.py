@@ -6,13 +6,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import yaml
 
-from service.observations import StudentExported
+from service.observations import Figures, StudentExported
 from service.spec import JobSpec
 from workers import artifact, finish
 from workers.diffusion.sampler import SamplerSpec, sample, seeded
@@ -142,6 +143,22 @@ def test_a_teachers_figures_are_taken_once_for_all_students(exported: Any) -> No
     assert exported.host.phases == ["evaluating", "exporting"] * len(exported.samplers)
 
 
+def test_what_another_machine_took_of_a_teacher_is_not_taken_for_ones_own(
+    tmp_path: Path, exported: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, found = type(exported.host)(tmp_path), exported.host.records["progressive-1"]["teacher_figures"][1]
+    times = iter((7.0, 9.0))
+
+    def kept() -> float:
+        taken = lambda *_: Figures.model_validate(found | {"ms_per_image": next(times)})  # noqa: E731
+        judge: Any = SimpleNamespace(identity="eye", figures=taken, complete=lambda figures, *_: figures)
+        return finish.kept_figures(host, judge, judge, lambda *_: torch.zeros(0), 1, 100, "teacher").ms_per_image
+
+    assert (kept(), kept()) == (7.0, 7.0)
+    monkeypatch.setattr(finish, "device_name", lambda device: "another GPU")
+    assert kept() == 9.0
+
+
 def test_an_unknown_teacher_is_judged_against_its_own_samples(exported_large: Any) -> None:
     manifest = artifact.read_manifest(exported_large.folder("dmd2-1"))
     assert manifest is not None
@@ -167,7 +184,7 @@ def test_a_folder_that_gives_other_images_is_not_exported(
     spec = JobSpec.model_validate({"teacher": "tiny", "method": {"kind": "progressive"}})
     sampler, model = SamplerSpec("ddim", (4,)), artifact.load_student(teacher)
     with pytest.raises(finish.ExportMismatch, match="at 4 steps"):
-        finish.export(model, network, sampler, "progressive", "wrong", 0, spec, host, 1.0)
+        finish.export(model, lambda: network, sampler, "progressive", "wrong", 0, spec, host, 1.0)
     assert host.records == {}
 
 

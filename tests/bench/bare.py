@@ -1,10 +1,12 @@
 """The training of a spec without a platform: `python bare.py SPEC.json TIMES.json` writes when each step ended."""
 
+import hashlib
 import json
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,13 @@ from workers.store import local_folder
 
 
 class BareHost:
-    """Does nothing but to note the time of each step."""
+    """Does nothing but to note the time of each step; pairs are kept as long as it lives."""
 
     rank, world_size, device = 0, 1, torch.device("cpu")
 
     def __init__(self) -> None:
         self.times: list[float] = []
+        self.files = tempfile.TemporaryDirectory(prefix="fewstep-bench-")
 
     def metrics(self, step: int, stage: int, values: dict[str, float]) -> None:
         self.times.append(time.time())
@@ -41,8 +44,8 @@ class BareHost:
     def save_checkpoint(self, step: int, folder: Path) -> None:
         pass
 
-    def latest_checkpoint(self) -> Path | None:
-        return None
+    def latest_checkpoint(self) -> AbstractContextManager[Path | None]:
+        return nullcontext()
 
     def wish(self) -> Wish:
         return Wish.RUN
@@ -53,8 +56,11 @@ class BareHost:
     def cached(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return make()
 
-    def cached_tensors(self, key: str, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        return make()
+    def cached_file(self, key: str, write: Callable[[Path], None]) -> Path:
+        file = Path(self.files.name) / hashlib.sha256(key.encode()).hexdigest()
+        if not file.exists():
+            write(file)
+        return file
 
 
 if __name__ == "__main__":

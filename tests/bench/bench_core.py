@@ -146,7 +146,7 @@ def estimate(job: Job, tiny: bool) -> Estimate:
     """By the shapes alone: nothing is allocated for it."""
     teacher, spec = job.teacher(tiny, torch.device("meta")), job.spec(tiny, STEPS, compiled=False)
     costs = Costs(teacher.parameters, teacher.footprint, teacher.denoiser.num_classes)
-    return Estimate(memory.peak(spec, costs), memory.flops(spec, costs))
+    return Estimate(memory.phases(spec, costs)["training"], memory.flops(spec, costs))
 
 
 def rows(job: Job, tiny: bool, device: torch.device, variants: list[bool], steps: int) -> Table:

@@ -19,7 +19,7 @@ from service.methods import METHODS
 from service.methods.base import MethodSettings, PairSettings
 from service.status import Wish
 from workers import stages
-from workers.data.source import ImageSource
+from workers.data.source import Source
 from workers.methods.base import Method
 from workers.models.denoiser import Denoiser
 from workers.models.unet2d import load_teacher
@@ -44,14 +44,14 @@ class StepHost(BareHost):
         self.times.append(time.perf_counter())
 
 
-def with_trainer(method: Method, images: ImageSource | None) -> float:
+def with_trainer(method: Method, images: Source | None) -> float:
     """Seconds per step; the first one is not counted."""
     host = StepHost()
     Trainer(method, images, host, State(), Cadence(NEVER, NEVER), seed=0).run()
     return (host.times[-1] - host.times[0]) / (len(host.times) - 1)
 
 
-def bare(method: Method, images: ImageSource | None) -> float:
+def bare(method: Method, images: Source | None) -> float:
     """Seconds per step of the same steps as `with_trainer`, the first one not counted."""
     optimizers = {r: make_optimizer(m, method.learning_rate(r), method.betas) for r, m in method.trainable.items()}
     started = 0.0
@@ -94,17 +94,17 @@ def quick(kind: str) -> MethodSettings:
 
 
 def rows(kinds: list[str]) -> Iterator[list[str]]:
-    teacher = load_teacher(local_folder("builtin:digits"))
+    teacher, keeper = load_teacher(local_folder("builtin:digits")), BareHost()
     for kind in kinds:
         settings = quick(kind)
 
-        def fresh(settings: MethodSettings = settings) -> tuple[Method, ImageSource | None]:
+        def fresh(settings: MethodSettings = settings) -> tuple[Method, Source | None]:
             method = stages.build(settings, teacher)
-            images = stages.data_source(method, BareHost(), 0, "")
+            images = stages.data_source(method, keeper, 0, "")
             assert not isinstance(images, Wish)
             return method, images
 
-        runs: list[Callable[[Method, ImageSource | None], float]] = [with_trainer, bare]
+        runs: list[Callable[[Method, Source | None], float]] = [with_trainer, bare]
         times = [[run(*fresh()) for run in runs] for _ in range(ROUNDS)]
         step, loop = (min(column) for column in zip(*times, strict=True))
         forward, backward = passes(teacher, settings.batch_size)

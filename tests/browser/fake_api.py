@@ -166,6 +166,7 @@ def validate(spec: JobSpec) -> Validation:
         students=left,
         estimated_memory_bytes=memory,
         memory=parts,
+        memory_phase="training",
         advice=["with micro_batches 2 it takes 0.1 GiB"] if len(spec.chain()) > 2 else [],
     )
 

@@ -10,9 +10,11 @@ import tiny_stable_diffusion
 import torch
 from diffusers import StableDiffusionXLPipeline
 from PIL import Image
+from tiny_trained import trained
 
 from api.client import Client
 from service.status import Status
+from workers.families.sdxl import SDXL
 
 pytestmark = pytest.mark.ray
 
@@ -27,8 +29,7 @@ SPEC = {
 
 
 def test_a_pipelines_student_is_a_pipeline_and_answers_prompts(platform) -> None:
-    teacher = tiny_stable_diffusion.sdxl()
-    teacher.scheduler = tiny_stable_diffusion.scheduler(prediction_type="v_prediction")  # random weights stay in bounds
+    teacher = trained(tiny_stable_diffusion.sdxl(), SDXL).to(torch.float16)  # as it is published
     teacher.save_pretrained(platform.home / "store" / "teachers" / "tiny-sdxl", safe_serialization=True)
     with Client(platform.url, platform.key) as client:
         registered = client.register_teacher("tiny-sdxl", "teachers/tiny-sdxl")

@@ -3,7 +3,8 @@
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,9 @@ class LocalHost:
         if self.store:
             shutil.copytree(folder, self.store / f"{step:08d}", dirs_exist_ok=True)
 
-    def latest_checkpoint(self) -> Path | None:
-        return max(self.store.iterdir(), default=None) if self.store and self.store.exists() else None
+    @contextmanager
+    def latest_checkpoint(self) -> Iterator[Path | None]:
+        yield max(self.store.iterdir(), default=None) if self.store and self.store.exists() else None
 
     def wish(self) -> Wish:
         return self.stop_wish if self.stop_at is not None and max(self.steps, default=0) >= self.stop_at else Wish.RUN

@@ -177,7 +177,7 @@ def test_a_chain_of_flow_maps_leaves_stock_students_for_each_number_of_steps(
     monkeypatch: pytest.MonkeyPatch, local_host: Any, tmp_path: Path
 ) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr(finish, "export", lambda _, network, *rest, **more: calls.append((network.unet, *rest)))
+    monkeypatch.setattr(finish, "export", lambda _, network, *rest, **more: calls.append((network().unet, *rest)))
     spec, host = job(SHORTCUT, CTM_STAGE, DMD2_STAGE), local_host(tmp_path)
     host.stop_at = 5  # in the second stage
     stages.run(spec, TEACHER, host)

@@ -217,7 +217,7 @@ def test_a_chain_of_updates_starts_from_the_merged_network_and_leaves_one_update
     teacher: UNetDenoiser, tmp_path: Path, local_host: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exported: list[Any] = []
-    monkeypatch.setattr(finish, "export", lambda _, network, *rest, lora, **more: exported.append((network, lora)))
+    monkeypatch.setattr(finish, "export", lambda _, network, *rest, lora, **more: exported.append((network(), lora)))
     starts: list[Tensor] = []
     honest = stages.build
 

@@ -178,7 +178,8 @@ def test_a_step_that_overflows_is_skipped_and_halves_the_scale(unet: Denoiser, l
     scale = run.scales["student"]
     assert float(scale.scale) < 2.0**127
 
-    resumed = fp16(unet, local_host(), read(host.latest_checkpoint()))
+    with host.latest_checkpoint() as checkpoint:
+        resumed = fp16(unet, local_host(), read(checkpoint))
     for name in ("scale", "good", "skipped"):
         assert torch.equal(getattr(resumed.scales["student"], name), getattr(scale, name))
 

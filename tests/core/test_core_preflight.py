@@ -141,6 +141,16 @@ def test_guidance_that_does_nothing() -> None:
         look(network, 2.0)
 
 
+def test_guidance_over_guidance_that_is_built_in_is_warned_about() -> None:
+    network = Called("eps", "eps")
+    network.embedded_guidance = 3.5
+    assert look(network)[0] == "info"
+    level, message = look(network, 2.0)
+    assert level == "warning"
+    assert "a scale of 3.5" in message
+    assert "guidance_scale 2 leads on" in message
+
+
 def test_answers_that_are_not_finite() -> None:
     with pytest.raises(TeacherInvalid, match="the network's answer is not finite"):
         look(Called("v", "v", sign=float("nan")))

@@ -34,7 +34,7 @@ def test_the_recipes_are_those_of_the_literature() -> None:
 def test_a_recipe_runs_from_end_to_end(recipe: Path, local_host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With every stage made short, and its students kept instead of judged."""
     students: list[Any] = []
-    monkeypatch.setattr(finish, "export", lambda _, network, *rest, **more: students.append((network.unet, *rest)))
+    monkeypatch.setattr(finish, "export", lambda _, network, *rest, **more: students.append((network().unet, *rest)))
     spec = yaml.safe_load(recipe.read_text())
     for stage in spec["stages"]:
         pairs = {"pairs": 16, "pair_steps": 2} if stage["method"]["kind"] == "kd" else {}

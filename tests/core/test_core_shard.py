@@ -4,7 +4,8 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,9 @@ class Alone:
         if dist.is_initialized():
             dist.barrier()
 
-    def latest_checkpoint(self) -> Path | None:
-        return max(self.folder.glob("0*"), default=None)
+    @contextmanager
+    def latest_checkpoint(self) -> Iterator[Path | None]:
+        yield max(self.folder.glob("0*"), default=None)
 
     def wish(self) -> Wish:
         return Wish.PAUSE if self.stop_at is not None and max(self.steps, default=0) >= self.stop_at else Wish.RUN
@@ -125,8 +127,8 @@ def trainer(case: str, host: Any, state: State, strategy: str, **compute: Any) -
 def run(case: str, strategy: str, folder: Path, rank: int = 0, world_size: int = 1, stop: int | None = None) -> None:
     """From where `folder` stands to the end, or to step `stop`; what it comes to is in the folder afterwards."""
     host = Alone(folder, rank, world_size, stop)
-    checkpoint = host.latest_checkpoint()
-    state = read(checkpoint) if checkpoint else State()
+    with host.latest_checkpoint() as checkpoint:
+        state = read(checkpoint) if checkpoint else State()
     trained = trainer(case, host, state, strategy)
     assert trained.run() is (None if stop is None else Wish.PAUSE)
     if rank == 0:

@@ -103,7 +103,7 @@ def test_every_method_trains_a_smaller_student(kind: str) -> None:
 @pytest.fixture
 def exported(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     calls: list[Any] = []
-    monkeypatch.setattr(finish, "export", lambda _, network, *rest, **more: calls.append((network.unet, *rest)))
+    monkeypatch.setattr(finish, "export", lambda _, network, *rest, **more: calls.append((network().unet, *rest)))
     return calls
 
 
@@ -142,7 +142,7 @@ def test_a_smaller_student_is_a_folder_of_its_own_size(tmp_path: Path) -> None:
     teacher.write_student(tmp_path, small, sampler)
     opened = artifact.open_model(tmp_path, (2,))
     assert opened.parameters == small.unet.num_parameters() < teacher.parameters / 3
-    finish.check_same_images(small, sampler, opened)
+    finish.check_same_images(finish.drawn_by(small, sampler, 32, opened.device), opened)
 
 
 def features(weight: float) -> Regression[Any]:

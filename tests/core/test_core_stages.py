@@ -25,7 +25,7 @@ DMD2_STAGE = {"kind": "dmd2", "iterations": 3, "batch_size": 4, "fake_updates": 
 def exported(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Instead of judging and writing students, keep what would be exported."""
     calls: list[Any] = []
-    monkeypatch.setattr(finish, "export", lambda _, network, *rest, **more: calls.append((network.unet, *rest)))
+    monkeypatch.setattr(finish, "export", lambda _, network, *rest, **more: calls.append((network().unet, *rest)))
     return calls
 
 

@@ -13,6 +13,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from rows import ROWS
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from service.methods import METHODS
 from service.methods.base import MethodSettings
@@ -21,6 +22,7 @@ from service.status import Reason, Wish
 from workers.data.source import ImageSource
 from workers.methods.base import LossOut
 from workers.methods.registry import REGISTRY
+from workers.models.low_rank import summed
 from workers.models.mixture import MlpDenoiser, six_modes
 from workers.optim import schedule
 from workers.state import State, read, write
@@ -65,8 +67,8 @@ def test_a_stopped_and_resumed_run_is_bit_identical(
     assert trainer(kind, host, State(), every=5, **changes).run() is Wish.PAUSE
     assert max(host.steps) == stop
     host.stop_at = None
-    checkpoint = host.latest_checkpoint()
-    resumed = read(checkpoint)
+    with host.latest_checkpoint() as checkpoint:
+        resumed = read(checkpoint)
     assert resumed.step == stop
     assert trainer(kind, host, resumed, every=5, **changes).run() is None
 
@@ -98,6 +100,22 @@ def test_each_segment_leaves_the_students_that_the_settings_promise(kind: str, l
     promised = settings(kind).student_steps()
     assert [list(student.sampler.steps) for student in state.finished] == promised
     assert [student.label for student in state.finished] == [f"{kind}-{steps[0]}" for steps in promised]
+
+
+def test_a_finished_student_leaves_the_device(local_host: Any) -> None:
+    """Beside it are those of a checkpoint, which are read on the CPU."""
+    state = State()
+    job = trainer("consistency", local_host(), state, **low_rank("consistency"))
+    with FakeTensorMode(allow_non_fake_inputs=True):  # tensors of a GPU without one, and without their numbers
+        for module in job.average.modules():
+            for name, weight in module.named_parameters(recurse=False):
+                setattr(module, name, torch.nn.Parameter(torch.empty(weight.shape, device="cuda")))
+        job._finish(0, 0.0)
+        (student,) = state.finished
+        assert {weight.device.type for weight in job.average.state_dict().values()} == {"cuda"}
+        assert {weight.device.type for weight in student.weights.values()} == {"cpu"}
+        read_again = {name: torch.zeros(weight.shape) for name, weight in student.weights.items()}
+        assert {weight.device.type for weight in summed([read_again, student.weights]).values()} == {"cpu"}
 
 
 @every_method

@@ -11,6 +11,7 @@ from tiny_all import TINY
 
 from service.errors import DataInvalid
 from service.status import Wish
+from workers import progress
 from workers.artifact import Student, load_student
 from workers.data import encode as encoding
 from workers.data.chunks import Chunks
@@ -34,10 +35,14 @@ class Host(FolderHost):
         self.rank, self.world_size = rank, world_size
         self.lines: list[tuple[str, str]] = []
         self.made: list[str] = []
+        self.phases: list[str] = []
         self.wishes: Iterator[Wish] = iter(())
 
     def log(self, level: Any, message: str) -> None:
         self.lines.append((level, message))
+
+    def phase(self, phase: Any) -> None:
+        self.phases.append(phase)
 
     def wish(self) -> Wish:
         return next(self.wishes, Wish.RUN)
@@ -158,6 +163,17 @@ def test_chunks_are_made_once_and_go_on_where_they_were_stopped(digits: Student,
     write_tar(tmp_path / "data" / "0.tar", [("0.png", png(1)), ("0.cls", b"2")])
     assert len(encoded(look(tmp_path / "data"), digits, host)) == 1
     assert len(host.made) == 4, "another dataset is another chunk"
+
+
+def test_a_chunk_that_takes_long_shows_life(digits: Student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "ENCODED_AT_ONCE", 1)
+    dataset = look(classes(tmp_path / "data"))
+    hosts = [Host(tmp_path / "quick"), Host(tmp_path / "long")]
+    encode(dataset, digits, hosts[0], True, "teacher")
+    assert hosts[0].phases == []
+    monkeypatch.setattr(progress, "SIGN_SECONDS", 0.0)
+    encode(dataset, digits, hosts[1], True, "teacher")
+    assert len(hosts[1].phases) > COUNT
 
 
 def test_two_ranks_make_what_one_makes_each_its_share(digits: Student, tmp_path: Path) -> None:

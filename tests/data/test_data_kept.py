@@ -8,7 +8,7 @@ import torch
 from service.observations import AttemptOrder
 from service.spec import JobSpec
 from service.status import Wish
-from workers import store as storing
+from workers import machine
 from workers.group import Group
 from workers.loop import RayHost
 from workers.store import Store, StoreLost
@@ -16,7 +16,7 @@ from workers.store import Store, StoreLost
 
 @pytest.fixture(params=["local", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setattr(storing, "FETCHED", tmp_path / "fetched")
+    monkeypatch.setattr(machine, "FETCHED", tmp_path / "fetched")
     return Store(str(tmp_path / "store") if request.param == "local" else f"memory://{tmp_path}")
 
 
@@ -45,6 +45,7 @@ def test_what_ranks_of_a_job_keep_is_made_once(store: Store, tmp_path: Path, mon
         spec=JobSpec.model_validate({"teacher": "digits", "method": {"kind": "progressive"}}),
         teacher="digits",
         teacher_source="builtin:digits",
+        teacher_sha256="0" * 64,
         store=str(tmp_path / "store"),
         folder="jobs/job_1",
         acknowledged=0,

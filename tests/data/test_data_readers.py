@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,6 +97,16 @@ def test_classes_are_read_from_tars_and_from_a_column_of_labels(tmp_path: Path) 
 def test_what_is_said_in_a_tars_json_is_a_caption(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", [("0.webp", b"w"), ("0.json", b'{"caption": " a cat "}'), ("0.pkl", b"never read")])
     assert samples(look(tmp_path).reader()) == [(b"w", "a cat", None)]
+
+
+def test_of_several_captions_the_first_is_taken(tmp_path: Path) -> None:
+    several = [["", "a red square", "a square"], ["two squares"], [], [["deep"]], [{"no": "text"}]]
+    rows = [{"file_name": f"{i:03}.png", "text": captions} for i, captions in enumerate(several)]
+    write_rows(image_folder(tmp_path / "folder", 5) / "metadata.jsonl", rows)
+    said = ["a red square", "two squares", None, "deep", None]
+    assert [caption for _, caption, _ in samples(look(tmp_path / "folder").reader())] == said
+    table(3).add_column("caption", several[:3]).save_to_disk(str(tmp_path / "disk"))
+    assert [caption for _, caption, _ in samples(look(tmp_path / "disk").reader())] == said[:3]
 
 
 def test_a_sample_without_an_image_or_with_a_broken_word_is_corrupt(tmp_path: Path) -> None:
@@ -254,9 +265,25 @@ def test_what_is_transparent_is_white() -> None:
     assert pixels(stream.getvalue(), 3, [(SIDE, SIDE)]).unique().tolist() == [1.0]
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_images_of_16_bits_keep_their_greys(channels: int) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.linspace(0, 65535, SIDE * SIDE).astype(np.uint16).reshape(SIDE, SIDE)).save(stream, "PNG")
+    greys = pixels(stream.getvalue(), channels, [(SIDE, SIDE)])
+    assert greys[0].flatten().tolist() == pytest.approx(np.linspace(-1, 1, SIDE * SIDE).tolist(), abs=1 / 255)
+
+
+def numbers(mode: str) -> bytes:
+    stream = io.BytesIO()
+    Image.new(mode, (SIDE, SIDE), 1).save(stream, "TIFF")
+    return stream.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [
+        (numbers("I"), "numbers of 32 bits"),
+        (numbers("F"), "numbers of 32 bits"),
         (b"", "cannot be decoded"),
         (b"GIF89a nonsense", "cannot be decoded"),
         (noise_png(1, SIDE, SIDE)[:120], "cannot be decoded"),

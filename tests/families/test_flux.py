@@ -28,6 +28,11 @@ def test_the_embedded_guidance_is_an_attribute_that_copies_keep() -> None:
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
+def test_only_a_network_with_guidance_built_in_is_told_a_scale() -> None:
+    assert Flux.of(dev(), PROMPTS).embedded_guidance == 3.5
+    assert Flux.of(schnell(), PROMPTS).embedded_guidance is None
+
+
 @pytest.mark.parametrize("make", [schnell, dev])
 def test_the_pipelines_own_times_are_uniform(make: Callable[[], Any]) -> None:
     """So the shift that the path has is the one at which the pipeline samples images of this size."""

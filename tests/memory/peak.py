@@ -23,6 +23,10 @@ class Peak(TorchDispatchMode):
         super().__init__()
         self.now = self.highest = 0
         self._alive: dict[int, weakref.ref[Any]] = {}
+        self.add(modules)
+
+    def add(self, modules: Iterable[nn.Module]) -> None:
+        """Count their tensors, which no operation has given: those of weights that were loaded."""
         for module in modules:
             for tensor in [*module.parameters(), *module.buffers()]:
                 self._add(tensor)

@@ -1,12 +1,12 @@
-"""Twelve jobs over the families: methods of different shape, batches, and parts of a batch."""
+"""Jobs over the families: methods of different shape, batches, and parts of a batch; and what is measured whole."""
 
 from typing import Any
 
 from service.spec import JobSpec
 
-KD = {"kind": "kd", "iterations": 2, "pairs": 8}
+KD = {"kind": "kd", "iterations": 2, "pairs": 8, "pair_steps": 1}
 DMD2 = {"kind": "dmd2", "iterations": 2, "fake_updates": 1}
-LADD = {"kind": "ladd", "iterations": 2, "pairs": 8}
+LADD = {"kind": "ladd", "iterations": 2, "pairs": 8, "pair_steps": 1}
 PROGRESSIVE = {"kind": "progressive", "first_steps": 2, "rung_iterations": 2}
 
 Job = tuple[str, dict[str, Any], dict[str, Any]]
@@ -21,7 +21,7 @@ JOBS: list[Job] = [
     ("stable-diffusion-1", {"kind": "consistency", "iterations": 2, "batch_size": 8}, {}),
     ("sdxl", KD | {"batch_size": 8, "micro_batches": 2}, {}),
     ("sd3.5", DMD2 | {"batch_size": 8, "micro_batches": 4}, {}),
-    ("flux-dev", {"kind": "reflow", "iterations": 2, "pairs": 8, "batch_size": 4}, {}),
+    ("flux-dev", {"kind": "reflow", "iterations": 2, "pairs": 8, "pair_steps": 1, "batch_size": 4}, {}),
     ("pixart-sigma", DMD2 | {"batch_size": 8, "gan_weight": 0.01}, {}),
     ("sana", PROGRESSIVE | {"batch_size": 8, "micro_batches": 2}, {}),
     ("z-image", LADD | {"batch_size": 4, "r1_weight": 0.0}, {}),
@@ -43,9 +43,19 @@ SAVING: list[Job] = [
     ("sana", KD | {"batch_size": 4}, AGAIN),
     ("pixart-sigma", DMD2 | {"batch_size": 8, "gan_weight": 0.01}, BF16 | AGAIN),
     ("flux-dev", KD | {"batch_size": 4, "lora_rank": 4}, BF16 | AGAIN),
+    ("unet2d", KD | {"batch_size": 64, "pairs": 64, "student_width": 0.25}, BF16 | AGAIN),
 ]
-"""Low-rank updates, rounding, blocks that are run again, and several of them."""
-CHEAP = {*range(4), *range(len(JOBS), len(JOBS) + 5)}
+"""Low-rank updates, rounding, blocks that are run again, and several of them; in the last one the teacher takes most,
+while it makes pairs for a small student."""
+GUIDED = {"guidance_scale": 2.0}
+WHOLE: list[tuple[Job, int]] = [
+    (("sdxl", LCM | GUIDED | {"batch_size": 1, "lora_rank": 4}, {}), 0),
+    (("sdxl", DMD2 | GUIDED | {"batch_size": 4}, {}), 0),
+    (("stable-diffusion-1", DMD2 | GUIDED | {"batch_size": 1, "lora_rank": 4, "fake_lora_rank": 4}, {}), 40),
+]
+"""From the teacher's folder to the student's, with so many captions of a dataset, or a spec's prompts. Low-rank updates
+on small batches need most when students are judged."""
+CHEAP = {*range(4), *range(len(JOBS), len(JOBS) + 5), len(JOBS + SAVING) - 1}
 """Cheap enough for every test run: their places among both."""
 
 

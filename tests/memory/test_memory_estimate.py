@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from measured import measure
+from measured import measure, measure_whole
 from peak import Peak
-from specs import CHEAP, JOBS, SAVING, Job, title
+from specs import CHEAP, JOBS, SAVING, WHOLE, Job, title
 
 from workers import trainer
 
@@ -25,10 +25,25 @@ WITHIN = 0.15
 def test_the_estimate_is_near_the_measured_peak(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "LARGEST_SAMPLE", math.inf)  # random weights make samples of any size
     row = measure(*job, tmp_path)
-    print(f"{row.name}: {row.estimate.total / 1e6:.1f} MB of {row.measured / 1e6:.1f} MB, {row.error:+.1%}")
+    print(row)
     assert abs(row.error) < WITHIN
     fixed = row.estimate.weights + row.estimate.optimizer
     assert 0.1 < fixed / row.measured < 0.9, "both weights and activations have to matter, or nothing is shown"
+
+
+@pytest.mark.parametrize(
+    ("job", "captions"),
+    [pytest.param(job, captions, id=title(*job)) for job, captions in WHOLE],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_the_estimate_is_near_the_measured_peak_of_a_whole_job(
+    job: Job, captions: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "LARGEST_SAMPLE", math.inf)
+    rows = measure_whole(*job, tmp_path, captions)
+    for row in rows:
+        print(row)
+    assert max(abs(row.error) for row in rows) < WITHIN
 
 
 def test_the_peak_is_of_what_is_alive_at_once() -> None:

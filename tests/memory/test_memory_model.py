@@ -69,8 +69,10 @@ def test_workers_and_parts_split_the_batch_alike() -> None:
 def test_a_chain_needs_what_its_largest_stage_needs_and_the_students_before_it() -> None:
     alone = memory.peak(job(KD), COSTS)
     after = memory.peak(job(KD | {"batch_size": 1}, KD), COSTS)
-    assert after.weights == alone.weights + 2 * 4 * MILLION  # what the stage starts from, and the student set aside
+    assert after.weights == alone.weights + 4 * MILLION, "what the stage starts from"
     assert after.activations == alone.activations
+    here = memory.peak(job(KD | {"batch_size": 1}, KD, gpus=0), COSTS)
+    assert here.weights == after.weights + 4 * MILLION, "without a device, the student set aside is beside it"
 
 
 def test_low_rank_updates_are_added_to_one_base_that_all_networks_share() -> None:
@@ -124,6 +126,63 @@ def test_encoders_are_away_while_training_and_there_at_the_start() -> None:
     assert opened.encoders >= 4 * 50 * MILLION
 
 
+def test_teacher_and_student_are_judged_in_turns_where_there_is_a_device() -> None:
+    wide = replace(COSTS, footprint=replace(COSTS.footprint, passing=MILLION))
+    spec = KD | {"batch_size": 1, "lora_rank": 1, "guidance_scale": 2.0}
+
+    def judged(costs: Costs = wide, **how: Any) -> memory.Memory:
+        return memory.phases(job(spec, **how), costs)["evaluating"]
+
+    assert judged().weights == 4 * MILLION
+    assert judged().activations == 4 * 16 * MILLION, "eight images at once, under guidance"
+    assert judged().encoders == 4 * (2 * MILLION + 4 * 50)
+    assert (judged().optimizer, judged().gradients) == (0, 0)
+    assert judged(gpus=0).weights == 2 * 4 * MILLION + 4 * 1000, "and the update, which is set aside"
+    assert judged(gpus=0).encoders == 2 * judged().encoders
+    assert judged(offload=True).encoders == 4 * 4 * 50
+    pixels = replace(wide, footprint=replace(wide.footprint, encoders=0))
+    assert judged(pixels).activations == 4 * 500 * MILLION
+    assert memory.peak(job(spec), pixels) == judged(pixels)
+
+
+def test_previews_count_guidance_and_a_datasets_captions() -> None:
+    wide = replace(COSTS, footprint=replace(COSTS.footprint, passing=MILLION))
+    plain, guided = (memory.phases(job(KD | {"guidance_scale": g}), wide)["starting"] for g in (1.0, 2.0))
+    assert (plain.activations, guided.activations) == (4 * 6 * MILLION, 4 * 12 * MILLION), "two of each prompt"
+    captions = memory.phases(job(KD), replace(wide, conditions=10_000, captions=True))
+    assert captions["starting"].activations == 4 * 8 * MILLION, "eight at once"
+    assert captions["starting"].encoders == 4 * (2 * MILLION + 2 * 50)
+    assert captions["training"].encoders == 4 * (2 * MILLION + 9 * 50), "those of a batch"
+    assert captions["evaluating"].encoders == 4 * (2 * MILLION + 501 * 50), "those that a student is shown with"
+
+
+def test_a_datasets_images_are_encoded_beside_everything_else() -> None:
+    wide = replace(COSTS, footprint=replace(COSTS.footprint, decoding=MILLION))
+    learns_images = job({"kind": "lcm"}, offload=True)
+    bare, encoding = (memory.phases(spec, wide)["starting"] for spec in (learns_images, with_data(learns_images)))
+    assert encoding.total == bare.total + 4 * MILLION
+    assert memory.phases(with_data(job(KD, offload=True)), wide)["starting"] == bare, "pairs are made without them"
+
+
+def with_data(spec: JobSpec) -> JobSpec:
+    return spec.model_copy(update={"data": "photos"})
+
+
 def test_samples_come_in_rollouts_of_all_steps() -> None:
     four = DMD2 | {"steps": 4, "micro_batches": 8}
     assert memory.peak(job(four), COSTS) == memory.peak(job(four | {"micro_batches": 2}), COSTS)
+
+
+def test_making_pairs_counts_where_it_takes_more_than_learning_from_them() -> None:
+    wide = replace(COSTS, footprint=replace(COSTS.footprint, passing=20 * MILLION), conditions=1)
+    found = memory.phases(job(KD), wide)["training"]
+    assert (found.optimizer, found.gradients) == (0, 0)
+    assert found.activations == 8 * 4 * 20 * MILLION
+    assert memory.phases(job(KD | {"guidance_scale": 3.0}), wide)["training"] == found, (
+        "half as many at once, of two rows each"
+    )
+    assert memory.phases(job(KD | {"micro_batches": 2}), wide)["training"].activations == 4 * 4 * 20 * MILLION
+    spread = memory.phases(job(KD, workers=2, strategy="fsdp"), wide)["training"]
+    assert spread.activations == 4 * 4 * 20 * MILLION + 4 * MILLION, "the teacher is not split yet"
+    images = {"kind": "ladd", "batch_size": 8, "real": "images"}
+    assert memory.phases(job(images), wide)["training"].optimizer > 0

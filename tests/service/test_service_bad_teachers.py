@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from tiny_stable_diffusion import TINY
 
 from service.errors import TeacherInvalid
-from service.folder import StoredFolder
 from service.inspection import Facts, inspect
 from service.storage import Storage
+from service.stored_folder import StoredFolder
 from workers.artifact import load_student
 from workers.pipeline_model import PipelineModel
 

@@ -13,9 +13,9 @@ from tiny_all import TINY
 
 from service.errors import TeacherInvalid
 from service.families import BETA_SCHEDULERS, EDM_PIPELINE, EDM_SCHEDULERS, FLOWS, PIPELINES
-from service.folder import StoredFolder
 from service.inspection import Facts, inspect
 from service.storage import Storage
+from service.stored_folder import StoredFolder
 from workers.families.registry import FAMILIES, family_of
 
 SD = "StableDiffusionPipeline"

@@ -19,6 +19,7 @@ from service.dataset_folder import StoredData
 from service.dataset_inspection import inspect
 from service.errors import DataInvalid, NotFound, StoreUnavailable
 from service.storage import Storage
+from workers import fetch, machine
 from workers import store as job_store
 from workers.store import Store, StoreLost, local_folder
 
@@ -75,13 +76,18 @@ def test_datasets_are_looked_at_where_there_are_no_folders(bucket: str) -> None:
         inspect(StoredData(Storage(bucket), "data/cut"))
 
 
-def test_what_a_job_writes_the_control_plane_reads(bucket: str, tmp_path: Path) -> None:
-    (tmp_path / "unet").mkdir()
-    (tmp_path / "unet" / "weights.safetensors").write_bytes(bytes(3_000_000))
-    (tmp_path / "model_index.json").write_text("{}")
+def test_what_a_job_writes_the_control_plane_reads(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "FETCHED", tmp_path / "fetched")
+    monkeypatch.setattr(fetch, "PIECE", 1_000_000)
+    student = tmp_path / "student"
+    (student / "unet").mkdir(parents=True)
+    (student / "unet" / "weights.safetensors").write_bytes(bytes(3_000_000))
+    (student / "model_index.json").write_text("{}")
     written, read = Store(bucket), Storage(bucket)
     assert not read.is_folder("students/a")
-    written.put_folder(tmp_path, "students/a")
+    written.put_folder(student, "students/a")
     written.put(b"png", "jobs/x/s.png")
     assert written.json("cache/k.json") is None
     written.put_json({"n": 1}, "cache/k.json")
@@ -97,6 +103,8 @@ def test_what_a_job_writes_the_control_plane_reads(bucket: str, tmp_path: Path) 
         assert archive.namelist() == ["model_index.json", "unet/weights.safetensors"]
     folder = local_folder(f"{bucket}/students/a")
     assert sorted(p.name for p in folder.rglob("*") if p.is_file()) == ["model_index.json", "weights.safetensors"]
+    assert (folder / "unet/weights.safetensors").read_bytes() == bytes(3_000_000)
+    assert local_folder(f"{bucket}/students/a") == folder, "fetched once"
     read.check()
     with pytest.raises(NotFound):
         read.read("nothing/there")

@@ -1,4 +1,4 @@
-"""Encoded samples in safetensors files that are mapped into memory: any number of them, and RAM for what is asked."""
+"""Samples in safetensors files that are mapped into memory: any number of them, and RAM for what is asked."""
 
 import json
 from collections import Counter
@@ -81,13 +81,17 @@ class Chunks:
     def rows(self, places: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """Of places int64 [B] on the CPU: name -> [B, ...], copied. Images of several sizes are not put together."""
         numbers = torch.searchsorted(self._starts, places, right=True) - 1
-        found: dict[str, list[Tensor]] = {name: [] for name in names}
-        for number, row in zip(numbers.tolist(), (places - self._starts[numbers]).tolist(), strict=True):
+        within = (places - self._starts[numbers]).tolist()
+        found: dict[str, Tensor] = {}
+        for number in numbers.unique().tolist():
+            here = (numbers == number).nonzero().flatten().tolist()
             size, file, _ = self._parts[number]
-            chunk = _mapped(file)
-            for name, rows in found.items():
-                rows.append(chunk.get_slice(f"{size}/{name}")[row : row + 1])
-        return {name: torch.cat(rows) for name, rows in found.items()}
+            for name in names:
+                rows = _mapped(file).get_tensor(f"{size}/{name}")
+                copied = found.setdefault(name, rows.new_empty(len(places), *rows.shape[1:]))
+                for i in here:
+                    copied[i] = rows[within[i]]
+        return found
 
 
 def _about(file: Path) -> dict[str, str]:

@@ -5,7 +5,7 @@ with the next chunk, jobs with one teacher share them, and several workers make 
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from workers.data.sample import Corrupt, Reader
 from workers.host import Host
 from workers.models.backbone import ENCODED_AT_ONCE
 from workers.pipeline_model import PipelineModel
+from workers.progress import Life
 
 CHUNK = 256
 """Samples; at 1024 by 1024 pixels some 0.3 GB of latents and prompts."""
@@ -78,10 +79,10 @@ def encode(
         host.log("info", f"Images are scaled to cover {among}{sizes} pixels, and cropped to their centre.")
     wanted = f"images={encoder.sizes if images else None} classes={encoder.names}"
     about = f"data v{FORMAT} {dataset.identity} teacher={identity} {wanted} size={CHUNK}"
-    numbers = range(-(-len(encoder.reader) // CHUNK))
+    numbers, life = range(-(-len(encoder.reader) // CHUNK)), Life(host)
 
     def chunk(number: int) -> Path:
-        return host.cached_file(f"{about} chunk={number}", lambda file: encoder.write(number, file))
+        return host.cached_file(f"{about} chunk={number}", lambda file: encoder.write(number, file, life.sign))
 
     with model.ready() if isinstance(model, PipelineModel) else nullcontext():
         for first in range(0, len(numbers), host.world_size):
@@ -89,7 +90,7 @@ def encode(
                 return wish
             if (mine := first + host.rank) < len(numbers):
                 chunk(mine)
-            host.phase("training")  # a sign of progress, which a line of the log is not
+            life.sign()
             done = min(len(encoder.reader), (first + host.world_size) * CHUNK)
             host.log("info", f"{done} of {len(encoder.reader)} samples of the dataset are encoded.")
         host.wish()  # nobody reads before all have written
@@ -132,13 +133,18 @@ class Encoder:
         if self.classes is not None:
             self.names = order.classes or self.reader.classes()
 
-    def write(self, number: int, file: Path) -> None:
-        """Make chunk `number` in `file`."""
+    def write(self, number: int, file: Path, before_group: Callable[[], None]) -> None:
+        """Make chunk `number` in `file`.
+
+        Args:
+            before_group: called before each few samples that go through the encoders together.
+        """
         parts: dict[str, list[Part]] = {}
         left_out: list[tuple[str, str]] = []
         indices = range(number * CHUNK, min((number + 1) * CHUNK, len(self.reader)))
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
             for start in range(0, len(indices), ENCODED_AT_ONCE):
+                before_group()
                 group = indices[start : start + ENCODED_AT_ONCE]
                 good: dict[str, list[Decoded]] = {}
                 for i, found in zip(group, threads.map(self._decoded, group), strict=True):

@@ -28,10 +28,14 @@ def pixels(content: bytes, channels: int, sizes: Sequence[Size]) -> Tensor:
     try:
         with Image.open(io.BytesIO(content)) as file:
             image = ImageOps.exif_transpose(file)
+            if image.mode.startswith(("I", "F")):
+                image = eight_bits(image)
             if image.has_transparency_data:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             image = image.convert("L" if channels == 1 else "RGB")
+    except Corrupt:
+        raise
     except UnidentifiedImageError as error:
         raise Corrupt("it cannot be decoded: it is of no known format") from error
     except Exception as error:  # each decoder raises what it likes
@@ -42,3 +46,11 @@ def pixels(content: bytes, channels: int, sizes: Sequence[Size]) -> Tensor:
     fitted = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
     values = torch.from_numpy(np.array(fitted, dtype=np.float32)) / 127.5 - 1
     return values.reshape(height, width, channels).permute(2, 0, 1).contiguous()
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Of a grey image with 16 bits, which Pillow would cut off at 255. Raises Corrupt for values of no known range."""
+    if not image.mode.startswith("I;16"):
+        raise Corrupt("its pixels are numbers of 32 bits, of which nobody says what is white; save it with 8 or 16")
+    values = np.asarray(image.convert("I"), dtype=np.float32)
+    return Image.fromarray((values / 257).round().astype(np.uint8))

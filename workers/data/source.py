@@ -42,6 +42,18 @@ class ImageSource:
 
 
 @dataclass(frozen=True)
+class PairSource:
+    """Pairs in files, with their noises, drawn as an `ImageSource` draws."""
+
+    chunks: Chunks
+
+    def batch(self, rng: BatchRng) -> Batch:
+        pick = (rng.uniform() * len(self.chunks)).long()
+        rows = {name: rows.to(rng.device) for name, rows in self.chunks.rows(pick, self.chunks.names).items()}
+        return Batch(rows["images"], rows.get("labels"), rows["noise"])
+
+
+@dataclass(frozen=True)
 class StoredSource:
     """Images in files: each pass sees every one once, in an order and at a place that the step alone decides.
 

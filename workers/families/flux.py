@@ -13,6 +13,8 @@ from workers.models.stock import rectified_flow
 from workers.models.transformer_backbone import as_image
 
 PATCH = 2
+EMBEDDED_GUIDANCE = 3.5
+"""The pipeline's own default, which its students are run with as well."""
 
 
 class Flux(FlowBackbone):
@@ -23,22 +25,20 @@ class Flux(FlowBackbone):
     the pipeline calls `true_cfg_scale`.
 
     The network knows no size of its own. The VAE's is that of the published pipelines, 1024 pixels.
-
-    Attributes:
-        embedded_guidance: what the network is told, where it takes it.
     """
 
     pipeline = FluxPipeline
     plain_arguments: ClassVar[dict[str, Any]] = {}  # what it calls guidance is an input of the network
     lora_targets = (*FlowBackbone.lora_targets, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
-    embedded_guidance: float = 3.5
 
     @classmethod
     def of(cls, pipe: Any, prompts: Sequence[str]) -> Self:
         side = pipe.vae.config.sample_size // pipe.vae_scale_factor
         shape = (pipe.transformer.config.in_channels // PATCH**2, side, side)
         path = rectified_flow(pipe.scheduler, (side // PATCH) ** 2)
-        return cls(pipe.transformer, path, "flow", shape, cls.encoded(pipe, prompts))
+        made = cls(pipe.transformer, path, "flow", shape, cls.encoded(pipe, prompts))
+        made.embedded_guidance = EMBEDDED_GUIDANCE if pipe.transformer.config.guidance_embeds else None
+        return made
 
     @classmethod
     def encode(cls, pipe: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -48,7 +48,7 @@ class Flux(FlowBackbone):
     def call(self, x: Tensor, time: Tensor, rows: dict[str, Tensor]) -> Tensor:
         network: Any = self.network
         patches = pixel_unshuffle(x, PATCH)
-        told = time.new_full((len(x),), self.embedded_guidance) if network.config.guidance_embeds else None
+        told = None if self.embedded_guidance is None else time.new_full((len(x),), self.embedded_guidance)
         out = network(
             hidden_states=patches.flatten(2).transpose(1, 2),
             timestep=time.to(x.dtype) / 1000,  # rounded to the network's precision first, as the pipeline does

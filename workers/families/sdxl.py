@@ -23,6 +23,7 @@ class SDXL(UNetBackbone):
     @classmethod
     def of(cls, pipe: Any, prompts: Sequence[str]) -> Self:
         denoiser = super().of(pipe, prompts)
+        pipe.watermark = None  # else its images are marked, and no student's, where invisible-watermark is installed
         denoiser.pixels = pipe.vae_scale_factor
         return denoiser
 

@@ -2,7 +2,8 @@
 
 import copy
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
@@ -28,6 +29,8 @@ class Backbone(Denoiser):
         pipeline: the class that opens the family's folders.
         part: the pipeline's name of the network.
         optional: parts that a folder may leave out, though the pipeline asks for them.
+        unused: by name, models that neither train nor make images, but look at them afterwards. They are not opened;
+            a student's folder has them as its teacher's does.
         plain_arguments: with which the pipeline runs a network that needs no guidance.
         network: diffusers' model.
         conditions: what the labels stand for; None where the network takes the labels themselves.
@@ -36,6 +39,7 @@ class Backbone(Denoiser):
     pipeline: "ClassVar[type[DiffusionPipeline]]"
     part: ClassVar[str] = "transformer"
     optional: ClassVar[tuple[str, ...]] = ()
+    unused: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     plain_arguments: ClassVar[dict[str, Any]] = {"guidance_scale": 1.0}
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
 

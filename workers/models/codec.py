@@ -5,8 +5,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-DECODED_AT_ONCE = 1024**2
-"""Pixels."""
+AT_ONCE = 1024**2
+"""Pixels that go through a VAE at once, which is wide: as many as a large image has."""
 
 
 class Coder(Protocol):
@@ -43,16 +43,18 @@ class Codec:
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Latents [B, C, h, w]; of a VAE that gives a distribution, its mode."""
-        encoded = self.vae.encode(images.to(self.vae.dtype))
-        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latent
+        pixels = images.shape[-2] * images.shape[-1]
+        parts = [self.vae.encode(part) for part in images.to(self.vae.dtype).split(max(1, AT_ONCE // pixels))]
+        found = [part.latent_dist.mode() if hasattr(part, "latent_dist") else part.latent for part in parts]
+        latents = torch.cat(found)
         return (latents.float() - self.shift.to(latents.device)) * self.scale.to(latents.device)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Images, clipped; no more pixels at once than a large image has, since a decoder is wide."""
+        """Images, clipped."""
         there = latents / self.scale.to(latents.device) + self.shift.to(latents.device)
         pixels = self.factor**2 * latents.shape[-2] * latents.shape[-1]
-        parts = there.to(self.vae.dtype).split(max(1, DECODED_AT_ONCE // pixels))
+        parts = there.to(self.vae.dtype).split(max(1, AT_ONCE // pixels))
         images = torch.cat([self.vae.decode(part, return_dict=False)[0] for part in parts])
         return images.float().clamp(-1, 1)
 

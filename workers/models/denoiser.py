@@ -26,6 +26,7 @@ class Denoiser(nn.Module, ABC):
         feature_channels: of each of the `features`; none where there are no features.
         lora_targets: the layers that get low-rank updates unless others are named, by the ends of their names.
         precision: in which the network is run; None is that of its weights. Answers are in the precision of x.
+        embedded_guidance: the guidance scale that a network which was distilled from a guided one is told; else None.
         runs_to_the_end: whether the network is run to its end also for `features`, which need its first half.
     """
 
@@ -39,6 +40,7 @@ class Denoiser(nn.Module, ABC):
     knows_target: bool = False
     feature_channels: tuple[int, ...] = ()
     precision: torch.dtype | None = None
+    embedded_guidance: float | None = None
     runs_to_the_end: bool = False
 
     def multiple(self) -> int | None:

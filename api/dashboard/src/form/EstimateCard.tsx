@@ -2,6 +2,7 @@ import type { Validation } from "../api/types";
 import { bytes, count, duration, plural } from "../format";
 
 const PARTS = ["weights", "optimizer", "gradients", "activations", "encoders"] as const;
+const WHILE = { starting: "while it starts", training: "while it trains", evaluating: "while students are judged" };
 
 /** What the server says the job will be. */
 export function EstimateCard({ validation, pending }: { validation: Validation | null; pending: boolean }) {
@@ -17,6 +18,12 @@ export function EstimateCard({ validation, pending }: { validation: Validation |
           <dl className="facts">
             <dt>Memory per worker</dt>
             <dd>{validation.estimated_memory_bytes == null ? "not known of this teacher" : `about ${bytes(validation.estimated_memory_bytes)}`}</dd>
+            {validation.memory_phase && (
+              <>
+                <dt>Most of it</dt>
+                <dd>{WHILE[validation.memory_phase]}</dd>
+              </>
+            )}
             {memory && (
               <>
                 <dt>Of which</dt>
