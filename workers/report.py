@@ -97,8 +97,8 @@ class Reporter:
     def add(self, kind: type[Observation], **fields: Any) -> None:
         """Queue one observation; never blocks and never raises for what the network does."""
         with self._changed:
+            self._last += 1
             if self._over is None:
-                self._last += 1
                 observation = kind(seq=self._last, at=time.time(), **fields)
                 self._waiting.append((self._last, observation.model_dump_json().encode()))
 

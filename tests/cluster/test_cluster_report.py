@@ -51,6 +51,7 @@ class ControlPlane:
             spec=JobSpec.model_validate({"teacher": "digits", "method": {"kind": "dmd2"}}),
             teacher="digits",
             teacher_source="builtin:digits",
+            teacher_sha256="0" * 64,
             store="file:///nowhere",
             folder="jobs/job_1",
             acknowledged=len(self.stored),
@@ -101,13 +102,17 @@ def test_an_order_is_waited_for(plane: ControlPlane) -> None:
     assert str(plane.requests[-1].url) == "http://control-plane/v1/attempts/att_1"
 
 
+def wait_for_another_wish(reporter: Reporter) -> None:
+    deadline = time.monotonic() + 5
+    while reporter.wish() is Wish.RUN and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 def test_an_idle_reporter_learns_of_a_wish(plane: ControlPlane) -> None:
     reporter = plane.reporter()
     assert reporter.wish() is Wish.RUN
     plane.wish = Wish.CANCEL
-    deadline = time.monotonic() + 5
-    while reporter.wish() is Wish.RUN and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for_another_wish(reporter)
     assert reporter.wish() is Wish.CANCEL
 
 
@@ -123,6 +128,17 @@ def test_an_unwanted_attempt_hears_it_at_its_next_question(
     reporter.add(LogLine, message="training goes on until it asks")
     with pytest.raises(error):
         reporter.wish()
+
+
+def test_what_is_said_after_the_attempt_was_refused_does_not_count_as_stored(plane: ControlPlane) -> None:
+    plane.mishap = lambda _request: 409
+    reporter = plane.reporter()
+    with pytest.raises(Fenced):
+        wait_for_another_wish(reporter)
+    reporter.add(LogLine, message="done")
+    with pytest.raises(Fenced):
+        reporter.flush(timeout=5)
+    assert plane.stored == []
 
 
 def test_flush_returns_although_the_attempt_is_closed_right_after_its_last_word(plane: ControlPlane) -> None:
