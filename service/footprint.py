@@ -71,6 +71,7 @@ class Footprint:
         highest_rank: of such updates, that any of the weights could have.
         low_rank_places: places where such updates are applied.
         flops: of one forward pass.
+        attention: of those, what is between queries, keys and values, which no weight takes part in.
         block: parameters of the largest block of those that are run again.
         gathered: parameters that are whole at once where a network is split between workers: of the two largest members
             of its lists, one that is run and one that comes next, and of what is in no list.
@@ -88,6 +89,7 @@ class Footprint:
     low_rank_weights: int
     low_rank_places: int
     flops: int
+    attention: int = 0
     highest_rank: int = 0
     block: int = 0
     gathered: int = 0
@@ -154,6 +156,7 @@ def _footprint(
     for layer in layers:
         blocks[layer.unit] = blocks.get(layer.unit, 0) + sum(kept[layer.name])
         inputs.setdefault(layer.unit, layer.inputs * layer.seen)
+    attention = _attention(layers, linear_attention)
     outside = blocks.pop("", 0)
     inputs.pop("", None)
     skips = sum(
@@ -171,7 +174,8 @@ def _footprint(
         block=max((parameters for unit, parameters in _parameters(UNIT, shapes).items() if unit), default=0),
         gathered=_gathered(shapes),
         kept_in_float=NORMED_IN_FLOAT if family == "sd3" and normed else IN_FLOAT.get(family, 0.0),
-        flops=sum(layer.flops for layer in layers) + _attention(layers, linear_attention),
+        flops=sum(layer.flops for layer in layers) + attention,
+        attention=attention,
         prompt=prompt,
         encoders=encoders,
         decoding=decoding,

@@ -262,7 +262,7 @@ def _learns_features(method: BaseModel) -> bool:
 
 def _flops(method: MethodSettings, costs: Costs, at: Layout) -> int:
     low = at.rank and (at.fake_rank or method.trained_networks == 1)
-    backward = (1 if low else 2) + at.blocks_again
+    forward, attention = costs.footprint.flops, costs.footprint.attention
+    backward = (forward + attention if low else 2 * forward) + at.blocks_again * forward
     forwards, backwards = method.cost()
-    passes = forwards + backward * backwards
-    return round(passes * at.images * at.passes * costs.footprint.flops)
+    return round((forwards * forward + backwards * backward) * at.images * at.passes)

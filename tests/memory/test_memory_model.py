@@ -20,6 +20,7 @@ COSTS = Costs(
         low_rank_weights=1000,
         low_rank_places=100,
         flops=10**9,
+        attention=10**8,
         highest_rank=500,
         block=MILLION // 10,
         gathered=MILLION // 4,
@@ -64,6 +65,11 @@ def test_workers_and_parts_split_the_batch_alike() -> None:
     assert memory.peak(job(KD, workers=4), COSTS).activations < whole.activations / 3
     assert memory.flops(job(KD), COSTS) == memory.flops(job(KD | {"micro_batches": 4}), COSTS) == 3 * 8 * 10**9
     assert memory.flops(job(KD, workers=4), COSTS) == 3 * 2 * 10**9
+
+
+def test_a_backward_pass_through_frozen_weights_saves_what_they_would_take_but_not_what_attention_does() -> None:
+    assert memory.flops(job(KD | {"lora_rank": 10}), COSTS) == 8 * (2 * 10**9 + 10**8)
+    assert memory.flops(job(KD | {"lora_rank": 10}, activation_checkpointing=True), COSTS) == 8 * (3 * 10**9 + 10**8)
 
 
 def test_a_chain_needs_what_its_largest_stage_needs_and_the_students_before_it() -> None:
